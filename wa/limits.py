@@ -1,0 +1,82 @@
+"""Every bound in one place, with its unit last in the name and the reason for the number.
+
+Relations between bounds are asserted at the end.  The fast path receives its copies from here when a
+worker is made (`wa._fastpath.loop.Loop`), so there is one source for each number.
+"""
+
+# --- wire ---------------------------------------------------------------------------------------
+PROTOCOL_VERSION = 1
+HELLO_BYTES = 8  # magic 4, version 1, suite 1, pattern 1, reserved 1
+RECORD_PREFIX_BYTES = 4
+NOISE_MESSAGE_BYTES_MAX = 65_535  # Noise Protocol Framework, section 3
+NOISE_TAG_BYTES = 16
+RECORD_PLAIN_BYTES_MAX = NOISE_MESSAGE_BYTES_MAX - NOISE_TAG_BYTES
+HANDSHAKE_RECORD_BYTES_MAX = 1_024  # the longest real one (XX message 2 with certificate) is under 300
+FRAMING_BYTES_MAX = 20  # of a 1:1 SEND without a time to live: type 1, to 8, id 8, length 3
+# One envelope always fits one Noise message together with the longest DELIVER header and the tag.
+ENVELOPE_BODY_BYTES_MAX = 65_408  # 64 KiB less 128
+REQUEST_BODY_BYTES_MAX = 32_768  # 100 prekeys take under 5 KiB
+REKEY_MESSAGES = 1 << 16  # Noise Rekey() of a direction after this many messages; nonces are never reset
+
+# --- time to authenticate and stay ----------------------------------------------------------------
+HANDSHAKE_STEP_MS_MAX = 10_000
+AUTHENTICATE_MS_MAX = 30_000  # from accept to the first transport frame
+IDLE_MS_MAX = 330_000  # a client pings at least every 300 s
+PING_INTERVAL_MS = 300_000
+CLOSE_FLUSH_MS_MAX = 2_000  # an ending connection may still flush its close frame for this long
+
+# --- admission ------------------------------------------------------------------------------------
+HALF_OPEN_MAX = 8_192  # per worker: 8,192 × under 1 KiB is a bounded 8 MiB
+HANDSHAKES_PER_S_MAX = 4_000  # per worker: over what one core can do, so it sheds only when behind
+HANDSHAKES_PER_ADDRESS_PER_S_MAX = 1_000  # carrier NAT puts many honest phones behind one address
+CONNECTIONS_PER_WORKER_MAX = 4_000_000
+ACCEPTS_PER_TURN_MAX = 256  # an accept storm must not starve connected clients within one turn
+
+# --- delivery (shared/design semantics, rules 1 to 11) ----------------------------------------------
+LINGER_MS = 50
+RESEND_AFTER_MS = 5_000
+RESENDS_MAX = 3
+DELIVERY_WINDOW_MAX = 64  # unacknowledged deliveries in flight per device
+DELIVERY_WINDOW_BYTES_MAX = 262_144  # and their bodies together: a slow reader's memory is bounded
+SENDER_WINDOW_MAX = 64  # envelopes a connection may have unaccepted before it is no longer read
+MAILBOX_ENVELOPES_MAX = 1_000
+RETENTION_S = 30 * 86_400
+RETENTION_CALL_S = 60
+RETENTION_STATUS_S = 86_400
+OUTPUT_BYTES_MAX = 1_048_576  # pending output of one connection; more means it does not read
+BUS_BUFFER_BYTES_MAX = 16_777_216  # to one peer worker; over it new envelopes are refused with try_later
+BATCH_BYTES_MAX = 8_388_608  # one mailbox batch; over it new envelopes wait with their senders
+BATCH_OPS_MAX = 8_192
+
+# --- accounts and keys ------------------------------------------------------------------------------
+SHARDS = 1_024  # fixed when a data directory is made; 1,024 spreads evenly over up to 256 workers
+WORKERS_MAX = 256  # one SO_REUSEPORT_LB group on FreeBSD
+DEVICES_PER_ACCOUNT_MAX = 8
+CODE_DIGITS = 6
+CODE_LIFETIME_S = 600
+CODE_TRIES_MAX = 5
+CODES_PER_NUMBER_PER_DAY_MAX = 10
+CODES_PER_ADDRESS_PER_HOUR_MAX = 1_000
+ONE_TIME_PREKEYS_MAX = 100
+PREKEYS_LOW = 20  # at or under this stock the device is told to top up
+KEY_FETCHES_PER_PAIR_PER_DAY_MAX = 100  # (requester, target): nobody drains another's one-time prekeys
+SIGNED_PREKEY_DAYS_MAX = 7
+DEVICE_NAME_BYTES_MAX = 64
+STATUS_ITEMS_MAX = 256
+
+# --- end to end (client) ------------------------------------------------------------------------------
+RATCHET_SKIP_MAX = 1_000  # message keys derived in one jump
+RATCHET_SKIPPED_STORED_MAX = 2_000  # per session, over all chains
+RATCHET_SKIPPED_AGE_S_MAX = RETENTION_S  # nothing older can still arrive
+SIGNED_PREKEY_GRACE_S = RETENTION_S  # an initial message may wait this long in a mailbox
+
+assert RECORD_PLAIN_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX + 1 + 5 + 8 + 8 + 5 + 3
+assert HANDSHAKE_STEP_MS_MAX <= AUTHENTICATE_MS_MAX
+assert PING_INTERVAL_MS < IDLE_MS_MAX
+assert LINGER_MS < RESEND_AFTER_MS
+assert DELIVERY_WINDOW_MAX <= MAILBOX_ENVELOPES_MAX
+assert DELIVERY_WINDOW_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX
+assert OUTPUT_BYTES_MAX > DELIVERY_WINDOW_BYTES_MAX + RECORD_PLAIN_BYTES_MAX
+assert BATCH_BYTES_MAX > 2 * ENVELOPE_BODY_BYTES_MAX
+assert PREKEYS_LOW < ONE_TIME_PREKEYS_MAX
+assert WORKERS_MAX * 4 <= SHARDS
