@@ -1,0 +1,79 @@
+# cython: language_level=3
+"""Contract of the mailbox store (one of the two seams): how envelopes become durable.
+
+The worker's loop owns *batches* of operations.  It submits a batch and goes on; a thread of the store applies
+every submitted batch in order in one transaction, fsyncs once, fills in the result of each operation,
+moves the batches to the done list and wakes the poller.  Reads are synchronous, see the last commit, and copy.
+
+Implementations: `mailbox.pyx` over LMDB's C API; `memory_store.pyx`, the reference, whose commit happens when told to.
+"""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int64_t
+
+cdef enum:
+    OP_PUT = 1                    # an envelope; body follows.  Deduplicated on (recipient, sender, id)
+    OP_DELETE = 2                 # an envelope, by (recipient, priority, seq, sender, id)
+    OP_RECEIPT_PUT = 3            # owner = recipient field; peer = sender field; id, level = kind, code
+    OP_RECEIPT_DELETE = 4         # only if the stored level is not above `kind`
+    OP_SWEEP = 5                  # expire up to `body_n` envelopes with expires_s <= accepted_s ("now")
+    OP_EXPIRED = 6                # written by the store into batch.expired: one per expired envelope
+    OP_PURGE = 7                  # everything of mailbox `recipient` (a removed device), reported as OP_EXPIRED
+
+    RESULT_PENDING = 0
+    RESULT_OK = 1                 # stored / deleted
+    RESULT_DUPLICATE = 2          # PUT of an envelope that is there already (safe: say accepted)
+    RESULT_MISSING = 3            # DELETE of something that is not there (already gone)
+    RESULT_FULL = 4               # disk or map full: nothing of the transaction was kept
+    RESULT_FAILED = 5             # any other storage error: nothing of the transaction was kept
+
+ctypedef struct StoreOp:          # 64 bytes; the next one starts after body_n rounded up to 8
+    uint8_t what
+    uint8_t result
+    uint8_t kind                  # envelope kind, or receipt level
+    uint8_t priority
+    uint16_t code                 # receipts: error code
+    uint16_t flags                # the loop's own, untouched by the store
+    uint32_t body_n
+    uint32_t tag                  # the loop's own, untouched by the store
+    uint64_t recipient
+    uint64_t sender
+    uint64_t id
+    uint64_t seq                  # mailbox order, assigned by the loop, unique and ascending per worker
+    uint32_t accepted_s           # Unix seconds
+    uint32_t expires_s
+
+ctypedef struct StoreBatch:
+    StoreBatch* next
+    uint8_t* data                 # StoreOps with their bodies
+    uint32_t used, capacity, ops_n
+    int32_t status                # RESULT_* of the whole transaction, set by the store
+    StoreOp* expired              # malloc'ed by the store, freed by batch_free(); expired_n items, no bodies
+    uint32_t expired_n
+
+ctypedef struct MailRow:          # one envelope read back; body points into the caller's arena
+    StoreOp head
+    const uint8_t* body
+
+# census callback: one call per stored envelope key, in key order, at start-up
+ctypedef void (*census_fn)(void* context, uint64_t recipient, uint8_t priority, uint64_t seq) noexcept nogil
+
+ctypedef struct MailStore:
+    void* state
+    int (*submit)(MailStore* s, StoreBatch* batch) noexcept nogil         # ownership passes; 0 or -errno
+    StoreBatch* (*collect)(MailStore* s) noexcept nogil                   # all done batches, oldest first, or NULL
+    # Envelopes of one mailbox and priority with seq > after_seq, oldest first, as many as fit.  Corrupt records are
+    # counted in corrupt_n, reported through the store's log, and skipped.  Returns a count or -errno.
+    int (*read)(MailStore* s, uint64_t recipient, uint8_t priority, uint64_t after_seq,
+                MailRow* out, int out_max, uint8_t* arena, size_t arena_n) noexcept nogil
+    # Receipts waiting for `owner`, in (peer, id) order after the given one (0, 0 to start).
+    int (*read_receipts)(MailStore* s, uint64_t owner, uint64_t after_peer, uint64_t after_id,
+                         StoreOp* out, int out_max) noexcept nogil
+    int (*contains)(MailStore* s, uint64_t recipient, uint64_t sender, uint64_t id) noexcept nogil  # 1, 0, -errno
+    int (*census)(MailStore* s, census_fn each, void* context) noexcept nogil
+    int (*receipt_census)(MailStore* s, census_fn each, void* context) noexcept nogil   # owner, level, 0
+
+cdef StoreBatch* batch_new(uint32_t capacity) noexcept nogil
+cdef StoreOp* batch_add(StoreBatch* b, uint8_t what, uint32_t body_n) noexcept nogil
+# Zeroed op with room for its body right behind it (op + 1), growing the batch; NULL when memory is out.
+cdef StoreOp* batch_first(StoreBatch* b) noexcept nogil
+cdef StoreOp* batch_next(StoreBatch* b, StoreOp* op) noexcept nogil       # NULL after the last
+cdef void batch_free(StoreBatch* b) noexcept nogil
