@@ -15,6 +15,7 @@ class Handshake:
         self,
         pattern: int,
         suite: int,
+        *,
         initiator: bool,
         prologue: bytes,
         static_private: bytes,

@@ -36,13 +36,14 @@ cdef int key_check(bytes key, str what) except -1:
 
 
 cdef class Handshake:
-    """One side of a Noise handshake.  Every peer fault is RemoteError(HANDSHAKE_FAILED), every misuse LocalError.
+    """One side of a Noise handshake.  A peer's fault is RemoteError(HANDSHAKE_FAILED), a misuse LocalError.
 
+    pattern: XX or IK.  static_private: 32 bytes.  prologue: the hello.
     remote_static: the responder's key, for the initiator of IK and for nobody else.
     """
     cdef NoiseHandshake hs
 
-    def __cinit__(self, int pattern, int suite, bint initiator, bytes prologue, bytes static_private,
+    def __cinit__(self, int pattern, int suite, *, bint initiator, bytes prologue, bytes static_private,
                   bytes remote_static=None):
         cdef uint8_t[32] public
         cdef const uint8_t* peer = NULL
