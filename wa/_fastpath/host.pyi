@@ -2,7 +2,7 @@ BACKEND: str
 """Name of the module that implements the poller here."""
 
 class PollerFace:
-    """The poller for tests and tools: the members of `Poller` with the same names.  A -errno becomes OSError."""
+    """The poller for tests: the members of `Poller` with the same names.  A -errno becomes OSError."""
 
     def __init__(self) -> None: ...
     def destroy(self) -> None: ...

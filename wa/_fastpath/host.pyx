@@ -52,9 +52,9 @@ cdef int64_t checked(int64_t status) except -1:
 
 
 cdef class PollerFace:
-    """The poller for tests and tools: the members of `Poller` with the same names.  A -errno becomes OSError.
+    """The poller for tests: the members of `Poller` with the same names.  A -errno becomes OSError.
 
-    close() of the face itself is destroy(); it is also called when the object goes.
+    destroy() is also called when the object goes.
     """
 
     cdef Poller* p
