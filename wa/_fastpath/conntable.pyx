@@ -70,7 +70,8 @@ cdef Conn* conn_new(ConnTable* t, int32_t fd) noexcept nogil:
 
 cdef void conn_release(ConnTable* t, Conn* c) noexcept nogil:
     cdef uint32_t index = c.index
-    cdef uint32_t generation = c.generation + 1
+    # 24 bits: the high byte of an event token tells connections from other descriptors (loop.pyx).
+    cdef uint32_t generation = (c.generation + 1) & 0xffffff
     memset(c, 0, sizeof(Conn))                # transport keys are zeroed with the rest
     c.index = index
     c.generation = generation if generation != 0 else 1

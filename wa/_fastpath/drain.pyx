@@ -21,6 +21,7 @@ from wa._fastpath.slab cimport slab_give, slab_take
 cdef enum:
     CODE_TRY_LATER = 43
     CODE_EXPIRED = 47
+    CODE_ADDRESS_UNKNOWN = 49
     DRAIN_STATE_CLASS = 128       # slab class of DrainState
 
 cdef extern from *:
@@ -270,4 +271,5 @@ cdef void take_expired(Core* w, const StoreBatch* b) noexcept nogil:
             e.state = ENTRY_UNSAVED   # in flight still: an acknowledgement may yet raise it to delivered
         elif d != NULL:
             forget_one(d)
-        tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_EXPIRED, False)
+        # A mailbox that was purged with its device is reported the same way.
+        tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_EXPIRED if d != NULL else CODE_ADDRESS_UNKNOWN, False)
