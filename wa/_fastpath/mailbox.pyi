@@ -51,7 +51,12 @@ class MailStoreBase:
     def collect(self) -> list[Applied]: ...
     def apply(self, ops: Sequence[Op]) -> Applied: ...
     def read(
-        self, recipient: int, priority: int, after_seq: int = 0, count_max: int = 64, arena_bytes: int = 1 << 20
+        self,
+        recipient: int,
+        priority: int,
+        after_seq: int = 0,
+        count_max: int = 64,
+        arena_bytes: int = 1 << 20,
     ) -> list[Op]: ...
     def read_receipts(
         self, owner: int, after_peer: int = 0, after_id: int = 0, count_max: int = 64
