@@ -17,7 +17,10 @@ BSD = "bsd" in sys.platform
 # Which file implements the poller contract on the platform the wheel is built for.
 OTHER_POLLER = "poller_epoll" if BSD else "poller_kqueue"
 
-LIBRARIES = {"noise": ["sodium"], "lmdb_ops": ["lmdb"], "lmdb_reads": ["lmdb"], "lmdb_store": ["lmdb"]}
+LIBRARIES = {
+    "noise": ["sodium"],
+    "loop": ["sodium"],
+    "lmdb_ops": ["lmdb"], "lmdb_reads": ["lmdb"], "lmdb_store": ["lmdb"]}
 INCLUDE = ["/usr/local/include"] if BSD else []
 LIBDIRS = ["/usr/local/lib"] if BSD else []
 

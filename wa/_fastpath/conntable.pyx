@@ -87,7 +87,7 @@ cdef Conn* conn_at(ConnTable* t, uint32_t index) noexcept nogil:
 
 
 cdef Conn* conn_by_handle(ConnTable* t, uint64_t handle) noexcept nogil:
-    cdef uint32_t index = <uint32_t>(handle & 0xffffffff)
+    cdef uint32_t index = <uint32_t>handle
     if index >> CHUNK_SHIFT >= t.chunks_n:
         return NULL
     cdef Conn* c = conn_at(t, index)

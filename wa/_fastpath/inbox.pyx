@@ -79,7 +79,7 @@ cdef void inbox_readable(Core* w, uint32_t slot) noexcept nogil:
     if room(b) != 0 or b.fds_n + FDS_ROOM > 256:
         hang_up(w, b)             # memory, or a peer that breaks the contract of bus.pyx
         return
-    n = w.poller.recv_fds(w.poller, b.fd, b.buf + b.n, b.capacity - b.n, b.fds + b.fds_n, FDS_ROOM, &fds_n)
+    n = w.poller.recv_fds(w.poller, b.fd, b.buf + b.n, b.capacity - b.n, <int*>b.fds + b.fds_n, FDS_ROOM, &fds_n)
     b.fds_n += fds_n
     if n <= 0:
         if n != -EAGAIN and n != -EINTR:

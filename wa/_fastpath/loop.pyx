@@ -162,6 +162,18 @@ cdef void note_receipts(void* context, uint64_t owner, uint8_t level, uint64_t z
 
 
 cdef class Loop:
+    cdef Core* w
+    cdef object store                 # keeps the MailStore alive
+    cdef object sink
+    cdef object run_dir
+    cdef object bus_socket
+    cdef bint stopping
+    cdef bint interrupted
+    cdef bint woken
+    cdef bint started
+    cdef uint64_t next_tick_ms
+    cdef uint64_t next_connect_ms
+
     def __cinit__(self, *, int worker, int workers, MailStoreBase store, object sink, bytes static_private,
                   bytes certificate, str run_dir, dict overrides=None):
         if sodium_init() < 0:
@@ -283,12 +295,12 @@ cdef class Loop:
             elif what == TOKEN_LISTENER:
                 accept_all(w)
             elif what == TOKEN_BUS_IN:
-                inbox_readable(w, <uint32_t>(e.token & 0xffffffff))
+                inbox_readable(w, <uint32_t>e.token)
             elif what == TOKEN_BUS_OUT:
                 if e.mask & READABLE:
-                    bus_lost(w, <uint32_t>(e.token & 0xffffffff))     # simplex: readable means it hung up
+                    bus_lost(w, <uint32_t>e.token)     # simplex: readable means it hung up
                 else:
-                    bus_writable(w, <uint32_t>(e.token & 0xffffffff))
+                    bus_writable(w, <uint32_t>e.token)
             elif what == TOKEN_BUS_LISTENER:
                 inbox_accept(w)
 
@@ -445,9 +457,9 @@ cdef class Loop:
     def start(self) -> None:
         """Counts what the mailbox holds and opens the bus; `run` does it when it was not done."""
         cdef Core* w = self.w
-        if self.mail_known:
+        if self.started:
             return
-        self.mail_known = True
+        self.started = True
         # Places in mailboxes ascend across restarts even when everything was delivered in between.
         w.mail_seq = w.wall_ms << 16
         w.store.census(w.store, count_one, w)
