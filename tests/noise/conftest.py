@@ -1,7 +1,7 @@
 """Every Noise test runs on the compiled handshake and on its Python twin, with both suites."""
 
 import pytest
-from noise_harness import BACKENDS, Backend
+from noise_harness import BACKENDS, NO_AES, Backend
 
 from wa.noise.patterns import Suite
 from wa.noise.primitives import aes_is_fast
@@ -25,5 +25,5 @@ def suite(request: pytest.FixtureRequest) -> Suite:
     ]
     # A test that names no backend compares the two, so it needs the compiled one.
     if request.param is Suite.AESGCM and not aes_is_fast() and (BACKENDS["fast"] in used or not used):
-        pytest.skip("libsodium's AES-GCM needs a processor with AES instructions, and this one has none")
+        pytest.skip(NO_AES)
     return Suite(request.param)

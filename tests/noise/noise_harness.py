@@ -13,6 +13,7 @@ from wa.noise.session import ClientSession, Event, ServerSession
 
 assert FAST is not None, "build the fast path first: python setup.py build_ext --inplace"
 BACKENDS: dict[str, Backend] = {"fast": FAST, "twin": TWIN}
+NO_AES = "libsodium's AES-GCM needs a processor with AES instructions, and this one has none"
 PATTERNS = list(Pattern)
 PROLOGUE = b"wa\r\n\x01\x01\x01\x00"
 
@@ -90,7 +91,7 @@ def established(
     return run(start_pair(pattern, suite, client, server))
 
 
-# --- sessions ---------------------------------------------------------------------------------------------
+# --- sessions -----------------------------------------------------------------------------------------
 
 ROOT_SECRET = key("root")
 ROOT_PUBLIC = certificate.root_public(ROOT_SECRET)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from noise_harness import Backend
+from noise_harness import NO_AES, Backend
 
 from wa.noise.patterns import Pattern, Suite, protocol_name
 from wa.noise.primitives import public_key
@@ -23,7 +23,7 @@ def test_every_offered_protocol_has_a_vector() -> None:
 def test_vector(vector: dict[str, Any], backend: Backend) -> None:
     pattern, suite = NAMES[vector["name"]]
     if suite not in backend.suites:
-        pytest.skip("libsodium's AES-GCM needs a processor with AES instructions, and this one has none")
+        pytest.skip(NO_AES)
     value = {k: bytes.fromhex(vector[k]) for k in vector if k not in ("source", "name", "messages")}
     server_public = public_key(value["resp_static"])
     sides = [
