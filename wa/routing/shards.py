@@ -1,15 +1,16 @@
 """Which shard an account is in, and which worker owns a shard.
 
     shard  = splitmix64(number) mod SHARDS        fixed for the life of a data directory
-    worker = shard mod workers                    changes with the number of workers (storage.layout moves the data)
+    worker = shard mod workers                    changes with the number of workers (storage.layout moves the
+    data)
 
-Phone numbers are anything but uniform (a country's numbers share their leading digits), hence the mixing.  All
-devices of an account have the account's owner.  `wa/_fastpath/shards.pxd` is the same in C.
+Phone numbers are anything but uniform (a country's numbers share their leading digits), hence the mixing.
+All devices of an account have the account's owner.  `wa/_fastpath/shards.pxd` is the same in C.
 
 Test vectors (number: shard): 0: 431, 1: 193, 15551230001: 788, 4915112345678: 484, 999999999999999: 291.
 
-Source of the mixer: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), with the constants
-of Vigna's splitmix64.
+Source of the mixer: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), with the
+constants of Vigna's splitmix64.
 """
 
 from wa import limits
