@@ -63,10 +63,10 @@ class Rig:
         self.workers = workers
         self.sync = sync
         self.overrides = overrides
-        secret, self.root = certificate.make_root()
+        self.root_secret, self.root = certificate.make_root()
         self.static = pysodium.randombytes(32)
         public = pysodium.crypto_scalarmult_curve25519_base(self.static)
-        self.certificate = certificate.make(secret, public, 0, 2**40)
+        self.certificate = certificate.make(self.root_secret, public, 0, 2**40)
         self.devices: list[int] = []
         self.doors = [OpenDoor() for _ in range(workers)]
         self.loops: list[Any] = []
@@ -174,9 +174,13 @@ class Phone:
             certificate=known,
             suite=suite,
         )
-        self.flush()
-        while self.certificate is None:
-            self._read()
+        try:
+            self.flush()
+            while self.certificate is None:
+                self._read()
+        except BaseException:
+            self.sock.close()
+            raise
 
     def flush(self) -> None:
         self.sock.sendall(self.session.bytes_to_send())
