@@ -298,7 +298,8 @@ class DoubleRatchet:
         if finished > limits.RATCHET_CHAINS_REMEMBERED_MAX:
             raise InvalidState("too many finished chains")
         for _ in range(finished):
-            ratchet._finished[reader.take(KEY_BYTES)] = reader.uint(4)
+            ratchet_key = reader.take(KEY_BYTES)
+            ratchet._finished[ratchet_key] = reader.uint(4)
         skipped = reader.uint(2)
         if skipped > limits.RATCHET_SKIPPED_STORED_MAX:
             raise InvalidState("too many skipped keys")
