@@ -83,6 +83,20 @@ def test_out_of_order_across_dh_steps() -> None:
         refused_unchanged(bob, ALICE, body, DuplicateMessage)
 
 
+def test_starting_anew_leaves_the_old_session_at_both_ends() -> None:
+    for skipped in range(4):  # whichever base key is the greater
+        alice, bob = established()
+        in_flight = bob.sessions.encrypt(ALICE, b"on the old session")
+        alice.random(32 * skipped)
+        alice.sessions.start_session(bob.bundle())
+        assert alice.sessions.decrypt(BOB, in_flight) == b"on the old session"
+        body = alice.sessions.encrypt(BOB, b"anew")
+        assert is_initial(body)
+        assert bob.sessions.decrypt(ALICE, body) == b"anew"
+        exchange(bob, alice)
+        assert not is_initial(alice.sessions.encrypt(BOB, b"answered on the new session"))
+
+
 def test_a_duplicate_initial_message_is_a_duplicate() -> None:
     alice, bob = pair()
     alice.sessions.start_session(bob.bundle())
