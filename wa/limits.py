@@ -76,7 +76,7 @@ SESSIONS_PER_PEER_MAX = 8  # simultaneous initiation needs 2; the rest is for in
 RATCHET_CHAINS_REMEMBERED_MAX = 64  # finished receiving chains by which a late duplicate is still recognised
 ONE_TIME_PREKEYS_KEPT_MAX = 2_000  # private halves: 20 full stocks, since handed-out ones may never come back
 BASE_KEYS_REMEMBERED_MAX = 10_000  # per signed prekey: initiations without a one-time prekey, 32 bytes each
-PASSPHRASE_MEMORY_BYTES_MAX = 1 << 30  # Argon2id, libsodium's "sensitive"; a forged header cannot ask for more
+PASSPHRASE_MEMORY_BYTES_MAX = 1 << 30  # Argon2id, libsodium's "sensitive": the most a header may ask for
 PASSPHRASE_OPERATIONS_MAX = 16
 
 assert RECORD_PLAIN_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX + 1 + 5 + 8 + 8 + 5 + 3
