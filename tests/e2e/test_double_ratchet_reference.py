@@ -69,7 +69,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(steps=steps)
 def test_both_agree_byte_for_byte_under_any_schedule(steps: list[tuple[str, int]]) -> None:
     alice, bob = sides()

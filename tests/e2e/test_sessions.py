@@ -441,7 +441,7 @@ def test_forging_any_byte_of_a_body_leaves_the_store_identical() -> None:
     assert bob.sessions.decrypt(ALICE, body) == b"ordinary"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_any_bytes_are_parsed_or_refused(data: st.DataObject) -> None:
     """Mutated, cut, spliced or invented: an E2EError and an unchanged store, never anything else."""

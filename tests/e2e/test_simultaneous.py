@@ -98,7 +98,7 @@ actions = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(actions=actions, first=st.sampled_from(["alice", "bob"]))
 def test_simultaneous_initiation_loses_nothing_and_converges(
     actions: list[tuple[str, str, int]], first: str
@@ -116,7 +116,7 @@ def test_simultaneous_initiation_loses_nothing_and_converges(
     assert network.received == network.sent
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     actions=actions,
     upsets=st.lists(
