@@ -6,7 +6,6 @@ in op.result.  Pointers that LMDB gave are dead after the next change: keys and 
 """
 from libc.errno cimport EINVAL, ENOMEM
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from wa._fastpath.lmdb_c cimport *
@@ -192,22 +191,6 @@ cdef int do_delete(Lmdb* s, MDB_txn* t, StoreOp* op) noexcept nogil:
     return rc
 
 
-cdef StoreOp* add_expired(StoreBatch* b) noexcept nogil:
-    # Doubles at 8, 16, 32 …; StoreBatch keeps no capacity.
-    cdef uint32_t n = b.expired_n
-    cdef StoreOp* grown
-    if n == 0 or (n >= 8 and (n & (n - 1)) == 0):
-        grown = <StoreOp*>realloc(b.expired, (<size_t>n * 2 if n else 8) * sizeof(StoreOp))
-        if grown == NULL:
-            return NULL
-        b.expired = grown
-    b.expired_n = n + 1
-    memset(&b.expired[n], 0, sizeof(StoreOp))
-    b.expired[n].what = OP_EXPIRED
-    b.expired[n].result = RESULT_OK
-    return &b.expired[n]
-
-
 cdef int expire_one(Lmdb* s, MDB_txn* t, StoreBatch* b, const uint8_t* mail_k, MDB_val* hint) noexcept nogil:
     """Removes the envelope under `mail_k` (copied by the caller) with its identity and reports it.
 
@@ -223,7 +206,7 @@ cdef int expire_one(Lmdb* s, MDB_txn* t, StoreBatch* b, const uint8_t* mail_k, M
     cdef int rc = mdb_get(t, s.mail, &key, &value)
     if rc:
         return 0 if rc == MDB_NOTFOUND else rc
-    out = add_expired(b)
+    out = batch_add_expired(b)
     if out == NULL:
         return ENOMEM
     out.recipient, out.priority, out.seq = get64(mail_k), 255 - mail_k[8], get64(mail_k + 9)

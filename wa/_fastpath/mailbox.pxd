@@ -52,7 +52,8 @@ ctypedef struct StoreBatch:
     uint8_t* data                 # StoreOps with their bodies
     uint32_t used, capacity, ops_n
     int32_t status                # RESULT_* of the whole transaction, set by the store
-    StoreOp* expired              # malloc'ed by the store, freed by batch_free(); expired_n items, no bodies
+    StoreOp* expired              # malloc'ed by the store, freed by batch_free(); expired_n items, no bodies;
+                                  # sender 0 (with id and kind) when a damaged envelope's sender is not known
     uint32_t expired_n
 
 ctypedef struct MailRow:          # one envelope read back; body points into the caller's arena
@@ -84,6 +85,7 @@ cdef StoreOp* batch_add(StoreBatch* b, uint8_t what, uint32_t body_n) noexcept n
 # Zeroed op with room for its body right behind it (op + 1), growing the batch; NULL when memory is out.
 cdef StoreOp* batch_first(StoreBatch* b) noexcept nogil
 cdef StoreOp* batch_next(StoreBatch* b, StoreOp* op) noexcept nogil       # NULL after the last
+cdef StoreOp* batch_add_expired(StoreBatch* b) noexcept nogil             # stores only; NULL when memory is out
 cdef void batch_free(StoreBatch* b) noexcept nogil
 
 cdef class MailStoreBase:

@@ -87,6 +87,22 @@ cdef StoreOp* batch_next(StoreBatch* b, StoreOp* op) noexcept nogil:
     return <StoreOp*>p if p < b.data + b.used else NULL
 
 
+cdef StoreOp* batch_add_expired(StoreBatch* b) noexcept nogil:
+    # Doubles at 8, 16, 32 …; StoreBatch keeps no capacity.
+    cdef uint32_t n = b.expired_n
+    cdef StoreOp* grown
+    if n == 0 or (n >= 8 and (n & (n - 1)) == 0):
+        grown = <StoreOp*>realloc(b.expired, (<size_t>n * 2 if n else 8) * sizeof(StoreOp))
+        if grown == NULL:
+            return NULL
+        b.expired = grown
+    b.expired_n = n + 1
+    memset(&b.expired[n], 0, sizeof(StoreOp))
+    b.expired[n].what = OP_EXPIRED
+    b.expired[n].result = RESULT_OK
+    return &b.expired[n]
+
+
 cdef void batch_free(StoreBatch* b) noexcept nogil:
     if b == NULL:
         return
