@@ -61,7 +61,7 @@ def test_an_account_holds_so_many_devices(bench):
     for n in range(limits.DEVICES_PER_ACCOUNT_MAX):
         bench.register(ALICE, key=bytes([n]) * 32, mode="add")
     code = bench.request_code(ALICE)
-    with pytest.raises(RemoteError, match="^devices_full"):
+    with pytest.raises(RemoteError, match=r"^devices_full"):
         bench.verify(ALICE, code, key=b"z" * 32, mode="add")
     remove(bench, a(1), 2)
     assert bench.verify(ALICE, code, key=b"z" * 32, mode="add").body["address"] == a(9)
@@ -95,10 +95,10 @@ def test_remove_tells_the_remaining_ones(bench):
 
 def test_remove_needs_a_device_that_is_there(bench):
     bench.register(ALICE, key=KEY_A)
-    with pytest.raises(RemoteError, match="^address_unknown"):
+    with pytest.raises(RemoteError, match=r"^address_unknown"):
         remove(bench, a(1), 2)
     remove(bench, a(1), 1)
-    with pytest.raises(RemoteError, match="^not_registered"):
+    with pytest.raises(RemoteError, match=r"^not_registered"):
         remove(bench, a(1), 1)
 
 
@@ -112,9 +112,9 @@ def test_the_list_shows_names_to_the_owner_only(bench):
 
 def test_an_account_without_devices_is_unknown(bench):
     bob = bench.register(BOB, key=KEY_B)
-    with pytest.raises(RemoteError, match="^account_unknown"):
+    with pytest.raises(RemoteError, match=r"^account_unknown"):
         bench.devices(bob, ALICE)
     bench.register(ALICE, key=KEY_A)
     remove(bench, a(1), 1)
-    with pytest.raises(RemoteError, match="^account_unknown"):
+    with pytest.raises(RemoteError, match=r"^account_unknown"):
         bench.devices(bob, ALICE)

@@ -54,13 +54,13 @@ def test_a_repeated_upload_never_brings_back_a_key(bench, alice, bob):
 
 def test_the_identity_key_of_a_device_does_not_change(bench, alice):
     bench.upload(alice, range(2))
-    with pytest.raises(RemoteError, match="^bad_params: the identity key"):
+    with pytest.raises(RemoteError, match=r"^bad_params: the identity key"):
         bench.upload(alice, range(2, 4), identity=b"j" * 32)
 
 
 def test_so_many_are_kept(bench, alice):
     bench.upload(alice, range(limits.ONE_TIME_PREKEYS_MAX - 1))
-    with pytest.raises(RemoteError, match="^list_too_long"):
+    with pytest.raises(RemoteError, match=r"^list_too_long"):
         bench.upload(alice, [200, 201])
     assert bench.upload(alice, [200]).body == {"count": limits.ONE_TIME_PREKEYS_MAX}
 
@@ -88,20 +88,20 @@ def test_malformed_one_time_keys(bench, alice, item):
         "signed_signature": b"g" * 64,
         "one_time": [[9, b"k" * 32], item],
     }
-    with pytest.raises(RemoteError, match="^bad_params"):
+    with pytest.raises(RemoteError, match=r"^bad_params"):
         bench.call(Method.KEYS_UPLOAD, alice, params)
 
 
 def test_the_same_id_twice(bench, alice):
-    with pytest.raises(RemoteError, match="^bad_params: one-time prekey 3 is there twice"):
+    with pytest.raises(RemoteError, match=r"^bad_params: one-time prekey 3 is there twice"):
         bench.upload(alice, [3, 3])
 
 
 def test_a_removed_device_cannot_upload(bench, alice):
     bench.call(Method.DEVICES_REMOVE, alice, {"device": 1})
-    with pytest.raises(RemoteError, match="^not_registered"):
+    with pytest.raises(RemoteError, match=r"^not_registered"):
         bench.upload(alice, [1])
-    with pytest.raises(RemoteError, match="^not_registered"):
+    with pytest.raises(RemoteError, match=r"^not_registered"):
         bench.stock(alice)
 
 
@@ -124,12 +124,12 @@ def test_all_devices_or_one(bench, alice, bob):
 
 
 def test_what_can_be_missing(bench, bob):
-    with pytest.raises(RemoteError, match="^account_unknown"):
+    with pytest.raises(RemoteError, match=r"^account_unknown"):
         bench.fetch(bob, ALICE)
     bench.register(ALICE, key=KEY_A)
-    with pytest.raises(RemoteError, match="^prekeys_missing"):
+    with pytest.raises(RemoteError, match=r"^prekeys_missing"):
         bench.fetch(bob, ALICE)
-    with pytest.raises(RemoteError, match="^address_unknown"):
+    with pytest.raises(RemoteError, match=r"^address_unknown"):
         bench.fetch(bob, ALICE, device=2)
 
 
@@ -139,7 +139,7 @@ def test_budget_per_pair(bench, alice, bob):
     for _ in range(limits.KEY_FETCHES_PER_PAIR_PER_DAY_MAX):
         bench.fetch(bob, ALICE)
     bench.upload(alice, [500])
-    with pytest.raises(RemoteError, match="^budget_exhausted"):
+    with pytest.raises(RemoteError, match=r"^budget_exhausted"):
         bench.fetch(bob, ALICE)
     assert bench.fetch(other, ALICE).body["devices"][0]["one_time_id"] == 500
     bench.advance(86_400)
@@ -155,7 +155,7 @@ def test_waiting_is_asked_for_the_callers_own_messages(bench, alice, bob):
 
 @pytest.mark.parametrize("item", [[0, 1], [256, 1], [1, -1], [1], [1, True], [True, 1], ["1", 1], 3])
 def test_malformed_items(bench, bob, item):
-    with pytest.raises(RemoteError, match="^bad_params: each item"):
+    with pytest.raises(RemoteError, match=r"^bad_params: each item"):
         bench.call(Method.RECEIPTS_STATUS, bob, {"number": ALICE, "items": [[1, 1], item]})
 
 
