@@ -69,7 +69,6 @@ STATUS_ITEMS_MAX = 256
 VERIFY_RETRY_S = 300  # after a success the same device may repeat register.verify: its answer can get lost
 
 # --- cold path ----------------------------------------------------------------------------------------
-REQUESTS_OPEN_MAX = 16  # of one connection; docs/protocol.md, section 5
 REQUEST_TIMEOUT_MS = 5_000  # for the answer of another worker; under the time a client waits
 PEER_CALLS_OPEN_MAX = 65_536  # requests waiting for other workers; over it try_later
 REGISTRY_QUEUE_MAX = 8_192  # requests waiting for the registry's thread; over it try_later

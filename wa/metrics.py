@@ -1,6 +1,6 @@
 """Counters of the cold path, and the Prometheus text of everything that a server counts.
 
-A name ending in `_total` is a counter since the start of its worker; every other name is a gauge.
+A name in GAUGES is a present value; every other name counts since the start of its worker.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,24 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 PREFIX = "wa_"
+GAUGES = frozenset(
+    {
+        # of the loop
+        "connections",
+        "half_open",
+        "devices",
+        "custody_entries",
+        "slab_used_bytes",
+        "slab_cached_bytes",
+        # of the cold path
+        "registry_waiting",
+        "peer_calls_open",
+        # of the mailbox store
+        "mailbox_map_bytes",
+        "mailbox_used_bytes",
+        "mailbox_last_error",
+    }
+)
 
 
 class Counters:
@@ -21,7 +39,7 @@ class Counters:
         self._counts: dict[str, int] = {}
 
     def add(self, name: str, count: int = 1) -> None:
-        assert name.endswith("_total"), name
+        assert name not in GAUGES, name
         self._counts[name] = self._counts.get(name, 0) + count
 
     def read(self) -> dict[str, int]:
@@ -34,7 +52,7 @@ class _Workers(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for name in sorted({name for counts in self._stats.values() for name in counts}):
-            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = GaugeMetricFamily if name in GAUGES else CounterMetricFamily
             metric = family(PREFIX + name, name.replace("_", " "), labels=["worker"])
             for worker, counts in self._stats.items():
                 if name in counts:

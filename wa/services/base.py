@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from wa import ids
-from wa.errors import Code, RemoteError
+from wa.errors import EXPLANATION, Code, RemoteError
 from wa.storage.registry import View
 from wa.wire.methods import Notice
 
@@ -113,7 +113,7 @@ class Answer:
 
 def failed(error: RemoteError) -> Answer:
     """The answer to a request that changed nothing."""
-    body: Params = {"detail": error.detail}
+    body: Params = {"detail": error.detail or EXPLANATION[error.code]}
     if error.retry_after_ms:
         body["retry_after_ms"] = error.retry_after_ms
     return Answer(body, status=error.code)

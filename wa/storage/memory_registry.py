@@ -72,7 +72,9 @@ class _MemoryChange(_MemoryView):
 
     def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         rows: dict[bytes, bytes | None] = dict(super().scan(table, prefix))
-        rows |= {key: row for (of, key), row in self.changes.items() if of == table and key.startswith(prefix)}
+        for (changed, key), row in self.changes.items():
+            if changed == table and key.startswith(prefix):
+                rows[key] = row
         for key, row in sorted(rows.items()):
             if row is not None:
                 yield key, row
