@@ -81,6 +81,7 @@ RESTARTS_MAX = 10  # within RESTARTS_WINDOW_S, over all workers; more means rest
 RESTARTS_WINDOW_S = 60
 START_MS_MAX = 60_000  # until every worker serves: a census of full mailboxes takes seconds
 STOP_MS_MAX = 10_000  # from SIGTERM until a worker that still runs is killed; CLOSE_FLUSH_MS_MAX fits in it
+LISTEN_BACKLOG = 4_096  # per worker; the kernel may lower it (somaxconn)
 LOCK_WAIT_MS_MAX = 5_000  # for workers of a killed server to be gone
 OPERATORS_MAX = 16  # connections to the operator socket
 OPERATOR_LINE_BYTES_MAX = 4_096

@@ -1,4 +1,4 @@
-"""The registry's thread: groups share a commit, a bad one spoils none, nothing is told before it is durable."""
+"""The registry's thread: groups share a commit, one spoils none, nothing is told before it is durable."""
 
 import threading
 from contextlib import contextmanager

@@ -58,9 +58,10 @@ def spent(view: View, rule: Rule, subject: int, now_s: int, *, other: str = "", 
 def ip_budget_subject(peer: str, pepper: bytes) -> int:
     """The subject of a client's IP address: keyed, so that the registry holds no addresses.
 
-    An IPv6 client counts as its /64, of which it has every address.
+    An IPv6 client counts as its /64, of which it has every address.  Clients without an address ("") share
+    one.
     """
-    address = ipaddress.ip_address(peer.split("%", 1)[0])
+    address = ipaddress.ip_address(peer.split("%", 1)[0] or "0.0.0.0")
     if isinstance(address, ipaddress.IPv6Address):
         address = address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False).network_address
     return ip_subject(
