@@ -20,6 +20,7 @@ OTHER_POLLER = "poller_epoll" if BSD else "poller_kqueue"
 LIBRARIES = {
     "noise": ["sodium"],
     "loop": ["sodium"],
+    "session": ["sodium"],
     "lmdb_ops": ["lmdb"], "lmdb_reads": ["lmdb"], "lmdb_store": ["lmdb"]}
 INCLUDE = ["/usr/local/include"] if BSD else []
 LIBDIRS = ["/usr/local/lib"] if BSD else []

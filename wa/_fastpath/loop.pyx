@@ -38,6 +38,7 @@ from wa._fastpath.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
 from wa._fastpath.poller cimport PeerName, READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
 from wa._fastpath.session cimport session_admit, session_readable, session_resume, session_timer
 from wa._fastpath.slab cimport slab_destroy, slab_init, slab_trim
+from wa._fastpath.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
 from wa._fastpath.timers cimport Timer, wheel_init, wheel_pop, wheel_wait_ms
 
 from wa import limits
@@ -56,7 +57,7 @@ cdef enum:
     TIMERS_PER_TURN = 4096        # a storm of timers must not starve the sockets
     STOP_MS = 5000
     ARENA_BYTES = 262144
-    SLAB_LIMIT_BYTES = 4 << 30
+    SLAB_LIMIT_MIB = 4096
     SLAB_CACHED_BYTES = 16 << 20
     CODE_SHUTTING_DOWN = 16
     RESPONSE_BYTES_MAX = 60000
@@ -85,12 +86,6 @@ BOUNDS = {
     "body_bytes": "ENVELOPE_BODY_BYTES_MAX",
     "connections": "CONNECTIONS_PER_WORKER_MAX",
 }
-
-
-cdef extern from "sodium.h" nogil:
-    int sodium_init()
-    int crypto_scalarmult_curve25519_base(unsigned char* q, const unsigned char* n)
-    void sodium_memzero(void* p, size_t n)
 
 
 cdef class Login:
@@ -200,11 +195,11 @@ cdef class Loop:
         if (w.read_buf == NULL or w.seal_buf == NULL or w.arena == NULL or bus_init(w) != 0
                 or conntable_init(&w.conns) != 0 or directory_init(&w.directory) != 0 or custody_init(&w.custody) != 0):
             raise MemoryError
-        slab_init(&w.slab, SLAB_LIMIT_BYTES, SLAB_CACHED_BYTES)
+        slab_init(&w.slab, <uint64_t>SLAB_LIMIT_MIB << 20, SLAB_CACHED_BYTES)
         self.read_clock()
         wheel_init(&w.wheel, w.now_ms)
         memcpy(w.static_private, <const char*>static_private, 32)
-        crypto_scalarmult_curve25519_base(w.static_public, w.static_private)
+        crypto_scalarmult_base(w.static_public, w.static_private)
         memcpy(w.certificate, <const char*>certificate, len(certificate))
         w.certificate_n = <uint32_t>len(certificate)
         self.set_bounds(overrides or {})
@@ -508,6 +503,10 @@ cdef class Loop:
             while (w.conns.live_n or w.batch != NULL or w.batch_submitted_no != w.batch_done_no) and w.now_ms < deadline:
                 self.step_poll()
                 self.step_after_cold()
+        if self.bus_socket is not None:
+            w.poller.unwatch(w.poller, w.bus_listener)
+            w.bus_listener = -1
+            self.bus_socket.close()
 
     def stop(self) -> None:
         self.stopping = True

@@ -22,6 +22,7 @@ from wa._fastpath.output cimport (
     buffer_free, buffer_reserve, conn_active, conn_flush, conn_watch, mark_dirty, out_pending, out_raw,
 )
 from wa._fastpath.poller cimport PeerName
+from wa._fastpath.sodium cimport sodium_memzero
 from wa._fastpath.timers cimport timer_set
 
 cdef enum:
@@ -237,7 +238,7 @@ cdef int send_handshake(Core* w, Conn* c, uint8_t kind, const uint8_t* payload, 
     cdef int64_t n
     w.poller.random(w.poller, ephemeral, 32)
     n = noise_write(&c.pending.hs, ephemeral, payload, payload_n, out + 5, 512)
-    memset(ephemeral, 0, 32)
+    sodium_memzero(ephemeral, 32)
     if n < 0:
         return -1
     out[0] = 0
@@ -265,7 +266,8 @@ cdef int first_message(Core* w, Conn* c, const uint8_t* msg, uint32_t n, uint8_t
         return send_handshake(w, c, RECORD_NOISE, NULL, 0)
     if payload_n[0] < 0:
         return -1
-    payload_n[0] = 0              # XX message 1 carries nothing that counts
+    if payload_n[0] > 0:
+        return -1                 # the protocol has no payload there, and nobody has authenticated it
     return send_handshake(w, c, RECORD_NOISE, w.certificate, w.certificate_n)
 
 
