@@ -34,15 +34,19 @@ from wa.log import Log
 from wa.runtime.process import die_with_parent, exit_reason
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+STARTED, GO = b"started", b"go"
 RunWorker = Callable[[int, socket.socket], None]
 
 
 @dataclass
 class Child:
-    """One worker process.  `channel` carries its reports: datagrams of JSON."""
+    """One worker process.  `channel` carries datagrams: "started" from it, "go" to it, then its counters as
+    JSON.
+    """
 
     pid: int
     channel: socket.socket
+    started: bool = False
     ready: bool = False
     restarts: int = 0
     stats: dict[str, int] = field(default_factory=dict)
@@ -163,6 +167,10 @@ class Supervisor:
     def _on_report(self, worker: int, child: Child) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
             while data := child.channel.recv(limits.WORKER_REPORT_BYTES_MAX):
+                if data == STARTED:
+                    child.started = True
+                    self._let_go(child)
+                    continue
                 child.stats = json.loads(data)
                 if not child.ready:
                     child.ready = True
@@ -172,6 +180,14 @@ class Supervisor:
             self._was_ready = True
             self._log.info("ready", workers=self._workers)
             self._on_ready()
+
+    def _let_go(self, child: Child) -> None:
+        """A restarted worker finds the others running; at the start the last one lets all go."""
+        ready_to_go = [child] if self._was_ready else list(self.children.values())
+        if all(each.started for each in ready_to_go):
+            for each in ready_to_go:
+                with contextlib.suppress(ConnectionError):  # it died meanwhile; waitpid says how
+                    each.channel.send(GO)
 
     def _reap(self) -> None:
         for worker, child in list(self.children.items()):
@@ -213,7 +229,7 @@ class Supervisor:
         now = time.monotonic()
         if now >= self._stop_at:
             for worker, child in self.children.items():
-                self._log.error("worker_killed", worker=worker, pid=child.pid, reason="it did not stop in time")
+                self._log.error("worker_killed", worker=worker, pid=child.pid, reason="did not stop in time")
             self._signal_all(signal.SIGKILL)
             self._stop_at = now + 1
         elif not self._was_ready and not self._stopping and now >= self._start_by:

@@ -25,6 +25,7 @@ from wa.runtime.cold import ColdPath
 from wa.runtime.keys import ServerKeys
 from wa.runtime.process import pin_this_thread
 from wa.runtime.registry_thread import RegistryThread
+from wa.runtime.supervisor import GO, STARTED
 from wa.services.base import Site
 from wa.services.code_transport import CodeTransport, ConsoleTransport, FileTransport
 from wa.storage.lmdb_registry import LmdbRegistry
@@ -112,7 +113,7 @@ class Worker:
 
 
 def run_worker(plan: Plan, listener: socket.socket, channel: socket.socket, log: Log) -> None:
-    """The life of a worker process, until SIGTERM.  The first report on `channel` says that it serves."""
+    """The life of a worker process, until SIGTERM.  `channel`: see `supervisor.Child`."""
     faulthandler.enable()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
@@ -123,6 +124,11 @@ def run_worker(plan: Plan, listener: socket.socket, channel: socket.socket, log:
             log.debug("report_skipped")  # the supervisor is behind; the next one has newer numbers
 
     worker = Worker(plan, report, log)
+    channel.setblocking(True)
+    channel.send(STARTED)
+    if channel.recv(len(GO)) != GO:
+        return  # the supervisor is gone
+    channel.setblocking(False)
     signal.signal(signal.SIGTERM, lambda number, frame: worker.loop.stop())
     worker.run(listener.fileno())
 
