@@ -94,6 +94,12 @@ RATCHET_SKIP_MAX = 1_000  # message keys derived in one jump
 RATCHET_SKIPPED_STORED_MAX = 2_000  # per session, over all chains
 RATCHET_SKIPPED_AGE_S_MAX = RETENTION_S  # nothing older can still arrive
 SIGNED_PREKEY_GRACE_S = RETENTION_S  # an initial message may wait this long in a mailbox
+SESSIONS_PER_PEER_MAX = 8  # simultaneous initiation needs 2; the rest is for initial messages that come late
+RATCHET_CHAINS_REMEMBERED_MAX = 64  # finished receiving chains by which a late duplicate is still recognised
+ONE_TIME_PREKEYS_KEPT_MAX = 2_000  # private halves: 20 full stocks, since handed-out ones may never come back
+BASE_KEYS_REMEMBERED_MAX = 10_000  # per signed prekey: initiations without a one-time prekey, 32 bytes each
+PASSPHRASE_MEMORY_BYTES_MAX = 1 << 30  # Argon2id, libsodium's "sensitive": the most a header may ask for
+PASSPHRASE_OPERATIONS_MAX = 16
 
 assert RECORD_PLAIN_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX + 1 + 5 + 8 + 8 + 5 + 3
 assert HANDSHAKE_STEP_MS_MAX <= AUTHENTICATE_MS_MAX
@@ -109,3 +115,6 @@ assert REGISTRY_BATCH_MAX <= REGISTRY_QUEUE_MAX
 assert CLOSE_FLUSH_MS_MAX < STOP_MS_MAX
 assert CERTIFICATE_RENEW_DAYS < CERTIFICATE_DAYS
 assert WORKERS_MAX * 4 <= SHARDS
+assert RATCHET_SKIP_MAX <= RATCHET_SKIPPED_STORED_MAX
+assert SIGNED_PREKEY_GRACE_S >= RETENTION_S
+assert ONE_TIME_PREKEYS_KEPT_MAX >= 2 * ONE_TIME_PREKEYS_MAX

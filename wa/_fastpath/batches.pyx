@@ -5,9 +5,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.bus cimport BUS_RECEIPT, BusReceipt, bus_send
 from wa._fastpath.conntable cimport conn_at, directory_find
-from wa._fastpath.core cimport Conn, Core, Device, FLAG_DRAIN, FLAG_RESUME, NONE_INDEX
+from wa._fastpath.core cimport Conn, Core, Device, FLAG_DRAIN, FLAG_PAUSED, FLAG_RESUME, NONE_INDEX
 from wa._fastpath.frames cimport F_ACCEPTED, F_DELIVERED, F_READ, F_REFUSED, Frame
-from wa._fastpath.mailbox cimport OP_RECEIPT_PUT, StoreOp, batch_add, batch_new
+from wa._fastpath.mailbox cimport OP_RECEIPT_PUT, StoreOp, batch_add, batch_free, batch_new
 from wa._fastpath.output cimport out_frame
 from wa._fastpath.shards cimport worker_of_address
 
@@ -44,7 +44,9 @@ cdef void batch_submit(Core* w) noexcept nogil:
     w.stats.batches += 1
     w.stats.batch_ops += w.batch.ops_n
     w.batch_submitted_no = w.batch_no
-    w.store.submit(w.store, w.batch)
+    if w.store.submit(w.store, w.batch) != 0:
+        # Only a store that is being closed refuses; the loop has ended then, and nobody was told anything.
+        batch_free(w.batch)
     w.batch = NULL
 
 
@@ -94,7 +96,7 @@ cdef void tell_here(Core* w, uint64_t sender, uint64_t recipient, uint64_t id,
     c = conn_at(&w.conns, d.conn)
     if answers and c.outstanding:
         c.outstanding -= 1
-        if c.outstanding * 2 == w.bounds.sender_window:
+        if c.flags & FLAG_PAUSED and c.outstanding * 2 <= w.bounds.sender_window:
             queue_resume(w, c)
     if level == 0:
         return

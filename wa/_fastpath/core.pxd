@@ -242,6 +242,7 @@ ctypedef struct Core:
     uint32_t bus_in_n
     int32_t bus_listener
     int32_t listener
+    uint8_t listener_full         # out of descriptors: not watched until the next tick
     # admission
     uint64_t budget_second
     uint32_t budget_used

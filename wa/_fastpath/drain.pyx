@@ -100,7 +100,9 @@ cdef bint drain_class(Core* w, Conn* c, Device* d, uint32_t i) noexcept nogil:
         if want <= 0:
             return False
         n = w.store.read(w.store, c.address, wa_priorities[i], ds.cursor[i], w.rows, want, w.arena, w.arena_n)
-        if n <= 0:
+        if n < 0:
+            return False          # the disk failed: what is there stays counted, and is tried again
+        if n == 0:
             return True
         for k in range(n):
             row = &w.rows[k]

@@ -312,6 +312,7 @@ cdef class Loop:
             # A paused connection is not read, so its end shows only here.
             begin_close(w, c, 0, 0)
             c.flags |= FLAG_EOF
+            mark_dirty(w, c)
 
     cdef void resume_later(self, Conn* c) noexcept nogil:
         if not c.flags & FLAG_RESUME:
@@ -343,6 +344,9 @@ cdef class Loop:
             self.next_tick_ms = w.now_ms + TICK_MS
             self.sweep()
             slab_trim(&w.slab, SLAB_CACHED_BYTES // 4)
+            if w.listener_full:           # out of descriptors a second ago: perhaps not any more
+                w.listener_full = 0
+                w.poller.change(w.poller, w.listener, READABLE, <uint64_t>TOKEN_LISTENER << 56)
             self.sink.on_tick()
         if w.now_ms >= self.next_connect_ms:
             self.connect_peers()
