@@ -129,7 +129,9 @@ class Rig:
         return address
 
     def phone(self, address: int, *, open: bool = True, key: bytes | None = None, **kwargs: Any) -> "Phone":
-        phone = Phone(self, address, key or pysodium.crypto_generichash(str(address).encode(), outlen=32), **kwargs)
+        phone = Phone(
+            self, address, key or pysodium.crypto_generichash(str(address).encode(), outlen=32), **kwargs
+        )
         self.phones.append(phone)
         if open:
             phone.send(frames.Open(1))
