@@ -70,6 +70,22 @@ RATCHET_SKIPPED_STORED_MAX = 2_000  # per session, over all chains
 RATCHET_SKIPPED_AGE_S_MAX = RETENTION_S  # nothing older can still arrive
 SIGNED_PREKEY_GRACE_S = RETENTION_S  # an initial message may wait this long in a mailbox
 
+# --- client ---------------------------------------------------------------------------------------
+TEXT_BYTES_MAX = 60_000  # UTF-8; padded, with map and end-to-end header, it stays within one envelope
+CLIENT_RESEND_AFTER_MS = 10_000  # docs/protocol.md, section 4
+CLIENT_BACKOFF_MS_MIN = 500  # first wait before a reconnect, jittered and doubled
+CLIENT_BACKOFF_MS_MAX = 60_000
+CLIENT_REFUSED_BACKOFF_MS_MIN = 1_000  # a recipient whose envelope was refused with try_later
+CLIENT_REFUSED_BACKOFF_MS_MAX = 300_000
+CLIENT_REQUEST_MS_MAX = 15_000  # a request without a response by then counts as failed
+CLIENT_CONNECT_MS_MAX = 10_000  # TCP connect
+CLIENT_REQUESTS_OPEN_MAX = 16  # docs/protocol.md, section 5
+CLIENT_DEVICES_FRESH_S = 3_600  # a recipient's device list is fetched again after this
+CLIENT_EVENTS_PENDING_MAX = 1_000  # per consumer, other than messages, which wait in the store
+CLIENT_ASKS_AGAIN_MAX = 3  # times one message is encrypted anew for one device that cannot read it
+CLIENT_DRAFTS_UNREADABLE_MAX = 64  # drafts to one number beyond which unreadable envelopes are not asked for
+CLIENT_PAGE_MESSAGES = 50  # history is read in pages
+
 assert RECORD_PLAIN_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX + 1 + 5 + 8 + 8 + 5 + 3
 assert HANDSHAKE_STEP_MS_MAX <= AUTHENTICATE_MS_MAX
 assert PING_INTERVAL_MS < IDLE_MS_MAX
@@ -79,4 +95,7 @@ assert DELIVERY_WINDOW_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX
 assert OUTPUT_BYTES_MAX > DELIVERY_WINDOW_BYTES_MAX + RECORD_PLAIN_BYTES_MAX
 assert BATCH_BYTES_MAX > 2 * ENVELOPE_BODY_BYTES_MAX
 assert PREKEYS_LOW < ONE_TIME_PREKEYS_MAX
+assert TEXT_BYTES_MAX + TEXT_BYTES_MAX // 16 + 1_024 <= ENVELOPE_BODY_BYTES_MAX
+assert CLIENT_BACKOFF_MS_MIN < CLIENT_BACKOFF_MS_MAX
+assert CLIENT_RESEND_AFTER_MS > LINGER_MS
 assert WORKERS_MAX * 4 <= SHARDS
