@@ -69,6 +69,12 @@ RATCHET_SKIP_MAX = 1_000  # message keys derived in one jump
 RATCHET_SKIPPED_STORED_MAX = 2_000  # per session, over all chains
 RATCHET_SKIPPED_AGE_S_MAX = RETENTION_S  # nothing older can still arrive
 SIGNED_PREKEY_GRACE_S = RETENTION_S  # an initial message may wait this long in a mailbox
+SESSIONS_PER_PEER_MAX = 8  # simultaneous initiation needs 2; the rest is for initial messages that come late
+RATCHET_CHAINS_REMEMBERED_MAX = 64  # finished receiving chains by which a late duplicate is still recognised
+ONE_TIME_PREKEYS_KEPT_MAX = 2_000  # private halves: 20 full stocks, since handed-out ones may never come back
+BASE_KEYS_REMEMBERED_MAX = 10_000  # per signed prekey: initiations without a one-time prekey, 32 bytes each
+PASSPHRASE_MEMORY_BYTES_MAX = 1 << 30  # Argon2id, libsodium's "sensitive"; a forged header cannot ask for more
+PASSPHRASE_OPERATIONS_MAX = 16
 
 assert RECORD_PLAIN_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX + 1 + 5 + 8 + 8 + 5 + 3
 assert HANDSHAKE_STEP_MS_MAX <= AUTHENTICATE_MS_MAX
@@ -80,3 +86,6 @@ assert OUTPUT_BYTES_MAX > DELIVERY_WINDOW_BYTES_MAX + RECORD_PLAIN_BYTES_MAX
 assert BATCH_BYTES_MAX > 2 * ENVELOPE_BODY_BYTES_MAX
 assert PREKEYS_LOW < ONE_TIME_PREKEYS_MAX
 assert WORKERS_MAX * 4 <= SHARDS
+assert RATCHET_SKIP_MAX <= RATCHET_SKIPPED_STORED_MAX
+assert SIGNED_PREKEY_GRACE_S >= RETENTION_S
+assert ONE_TIME_PREKEYS_KEPT_MAX >= 2 * ONE_TIME_PREKEYS_MAX
