@@ -16,6 +16,7 @@ FRAMING_BYTES_MAX = 20  # of a 1:1 SEND without a time to live: type 1, to 8, id
 # One envelope always fits one Noise message together with the longest DELIVER header and the tag.
 ENVELOPE_BODY_BYTES_MAX = 65_408  # 64 KiB less 128
 REQUEST_BODY_BYTES_MAX = 32_768  # 100 prekeys take under 5 KiB
+ERROR_TEXT_BYTES_MAX = 1_024  # of an error frame: a sentence for a person, not a page
 REKEY_MESSAGES = 1 << 16  # Noise Rekey() of a direction after this many messages; nonces are never reset
 
 # --- time to authenticate and stay ----------------------------------------------------------------
@@ -69,6 +70,12 @@ RATCHET_SKIP_MAX = 1_000  # message keys derived in one jump
 RATCHET_SKIPPED_STORED_MAX = 2_000  # per session, over all chains
 RATCHET_SKIPPED_AGE_S_MAX = RETENTION_S  # nothing older can still arrive
 SIGNED_PREKEY_GRACE_S = RETENTION_S  # an initial message may wait this long in a mailbox
+SESSIONS_PER_PEER_MAX = 8  # simultaneous initiation needs 2; the rest is for initial messages that come late
+RATCHET_CHAINS_REMEMBERED_MAX = 64  # finished receiving chains by which a late duplicate is still recognised
+ONE_TIME_PREKEYS_KEPT_MAX = 2_000  # private halves: 20 full stocks, since handed-out ones may never come back
+BASE_KEYS_REMEMBERED_MAX = 10_000  # per signed prekey: initiations without a one-time prekey, 32 bytes each
+PASSPHRASE_MEMORY_BYTES_MAX = 1 << 30  # Argon2id, libsodium's "sensitive"; a forged header cannot ask for more
+PASSPHRASE_OPERATIONS_MAX = 16
 
 # --- client ---------------------------------------------------------------------------------------
 TEXT_BYTES_MAX = 60_000  # UTF-8; padded, with map and end-to-end header, it stays within one envelope
@@ -99,3 +106,6 @@ assert TEXT_BYTES_MAX + TEXT_BYTES_MAX // 16 + 1_024 <= ENVELOPE_BODY_BYTES_MAX
 assert CLIENT_BACKOFF_MS_MIN < CLIENT_BACKOFF_MS_MAX
 assert CLIENT_RESEND_AFTER_MS > LINGER_MS
 assert WORKERS_MAX * 4 <= SHARDS
+assert RATCHET_SKIP_MAX <= RATCHET_SKIPPED_STORED_MAX
+assert SIGNED_PREKEY_GRACE_S >= RETENTION_S
+assert ONE_TIME_PREKEYS_KEPT_MAX >= 2 * ONE_TIME_PREKEYS_MAX
