@@ -6,6 +6,7 @@ worker is made (`wa._fastpath.loop.Loop`), so there is one source for each numbe
 
 # --- wire ---------------------------------------------------------------------------------------
 PROTOCOL_VERSION = 1
+PORT_DEFAULT = 7340  # docs/protocol.md, section 1
 HELLO_BYTES = 8  # magic 4, version 1, suite 1, pattern 1, reserved 1
 RECORD_PREFIX_BYTES = 4
 NOISE_MESSAGE_BYTES_MAX = 65_535  # Noise Protocol Framework, section 3

@@ -1,18 +1,18 @@
-"""One connection: TCP, Noise, frames, requests, pings, acknowledgements.  It ends with ConnectionLost, always.
+"""One connection: TCP, Noise, frames, requests, pings.  It always ends with ConnectionLost.
 
-    conn = await Connection.open(endpoint, timing)    handshake done, certificate checked against the pinned root key
-    await conn.login(…)                               F_OPEN -> F_READY
-    async with conn.running(): …                      pings; `batches()` yields what is not a request's business
+    conn = await Connection.open(endpoint, timing)   handshake done, certificate checked against the root key
+    ready = await conn.login()                       F_OPEN -> F_READY
+    frames = await conn.receive()                    for ever; responses and pongs are settled inside
 
-One reader (`batches`) and any number of writers.  Frames that are written in one turn of the event loop leave in
-as few records as they fit.
+One reader and any number of writers.  Frames that are queued in one turn of the event loop leave in as few
+records as they fit.
 """
 
 import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,8 @@ READ_BYTES = 262_144
 class ConnectionLost(ConnectionError):
     """Why a connection ended, or was not made.
 
-    `authentic` is true when the server itself said so inside the encrypted connection; what is said in the clear,
-    or by the network, must not change any stored state.
+    `authentic` is true when the server itself said so inside the encrypted connection; what is said in the
+    clear, or by the network, must not change any stored state.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Endpoint:
 
 
 def parse_server(text: str) -> tuple[str, int]:
-    """"host", "host:port" or "[v6]:port".  Raises ValueError."""
+    """ "host", "host:port" or "[v6]:port".  Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if not colon or host.endswith(":") or (":" in host and not host.startswith("[")):
         host, port = text, str(limits.PORT_DEFAULT)
@@ -128,7 +128,9 @@ class Connection:
                 await connection._handshake()
         except TimeoutError:
             connection.abort()
-            raise ConnectionLost("the server did not finish the handshake", code=Code.HANDSHAKE_TIMEOUT) from None
+            raise ConnectionLost(
+                "the server did not finish the handshake", code=Code.HANDSHAKE_TIMEOUT
+            ) from None
         except BaseException:
             connection.abort()
             raise
@@ -198,9 +200,7 @@ class Connection:
             case frames.Close(number, retry_after_ms):
                 code = code_of(number)
                 reason = EXPLANATION[code] if code is not None else f"the server closed with code {number}"
-                self._lost = ConnectionLost(
-                    reason, code=code, retry_after_ms=retry_after_ms, authentic=True
-                )
+                self._lost = ConnectionLost(reason, code=code, retry_after_ms=retry_after_ms, authentic=True)
             case _:
                 return False
         return True
@@ -220,28 +220,27 @@ class Connection:
         """Queues frames; they leave together at the end of this turn of the loop."""
         self._unsent += batch
         if self._flush is None:
-            self._flush = self._loop.call_soon(self._flush_now)
+            self._flush = self._loop.call_soon(self.flush)
 
     def send_entries(self, entries: Sequence[Entry]) -> None:
         self.send([frames.Send(entry.kind, entry.recipient, entry.id, entry.ciphertext) for entry in entries])
+        self.flush()
 
     def acknowledge(self, seqs: Sequence[int]) -> None:
         """Acknowledges deliveries that are committed; neighbours share a frame."""
         self.send(ack_frames(seqs))
+        self.flush()
 
-    def _flush_now(self) -> None:
-        self._flush = None
+    def flush(self) -> None:
+        """Hands everything that was queued to the socket now."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
         unsent, self._unsent = self._unsent, []
         if not unsent or self._writer.is_closing():
             return
-        record = b""
-        for frame in unsent:
-            data = frames.encode(frame)
-            if record and len(record) + len(data) > limits.RECORD_PLAIN_BYTES_MAX:
-                self._session.send_record(record)
-                record = b""
-            record += data
-        self._session.send_record(record)
+        for record in frames.pack(unsent):
+            self._session.send_record(record)
         self._write_session()
 
     def _write_session(self) -> None:
@@ -250,7 +249,7 @@ class Connection:
             self._writer.write(data)
 
     async def request(self, method: Method, parameters: dict[str, Any]) -> dict[str, Any]:
-        """The response.  Raises RemoteError for a failed one, ConnectionLost when the connection ends first."""
+        """The response.  Raises RemoteError when it failed, ConnectionLost when the connection ends first."""
         async with self._request_slots:
             if self._lost is not None:
                 raise self._lost
@@ -290,11 +289,9 @@ class Connection:
 
     async def close(self) -> None:
         """Says goodbye, so that the server need not guess, and waits for the bytes to leave."""
-        with contextlib.suppress(OSError, RemoteError):
+        with contextlib.suppress(OSError, TimeoutError):
             self.send([frames.Close(0, 0)])
-            if self._flush is not None:
-                self._flush.cancel()
-            self._flush_now()
+            self.flush()
             async with asyncio.timeout(limits.CLOSE_FLUSH_MS_MAX / 1_000):
                 self._writer.close()
                 await self._writer.wait_closed()
@@ -307,9 +304,12 @@ class Connection:
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
-        for future in [*self._requests.values(), *self._pings.values()]:
-            if not future.done():
-                future.set_exception(lost)
+        for request in self._requests.values():
+            if not request.done():
+                request.set_exception(lost)
+        for waiter in self._pings.values():
+            if not waiter.done():
+                waiter.set_exception(lost)
         self._writer.transport.abort()
 
 
@@ -352,5 +352,3 @@ def ack_frames(seqs: Sequence[int]) -> list[Frame]:
 
 def _ack(run: list[int]) -> Frame:
     return frames.Ack(run[0]) if len(run) == 1 else frames.AckRange(run[0], len(run))
-
-

@@ -1,12 +1,14 @@
 """Which devices a number has, and which of them the user trusts.
 
-At first contact (until its device list was fetched once) every device of a number is taken as it is.  A device that appears later, or a known device
-with another identity key, is *held*: nothing is sent to the number, and what comes from that device is parked,
-until the user accepts it.  Otherwise the server could add a device to any account and read along.
+At first contact (until its device list was fetched once) every device of a number is taken as it is.  A
+device that appears later, or a known device with another identity key, is *held*: nothing is sent to the
+number, and what comes from that device is parked, until the user accepts it.  Otherwise the server could add
+a device to any account and read along.
 
 Rows in, rows out; the caller opens the transaction.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wa import limits
@@ -72,7 +74,7 @@ class Contacts:
         row = self._db.execute("SELECT known FROM devices WHERE address = ?", (address,)).fetchone()
         return row is not None and bool(row[0])
 
-    def set_devices(self, number: int, addresses: list[int]) -> list[int]:
+    def set_devices(self, number: int, addresses: Sequence[int]) -> list[int]:
         """Stores a fetched device list.  -> devices that are new to a known contact, which is now held."""
         first = not self.is_listed(number)
         self._db.execute(
@@ -80,7 +82,9 @@ class Contacts:
             " ON CONFLICT (number) DO UPDATE SET devices_ms = excluded.devices_ms",
             (number, self._store.clock_ms()),
         )
-        there = {row[0] for row in self._db.execute("SELECT address FROM devices WHERE number = ?", (number,))}
+        there = {
+            row[0] for row in self._db.execute("SELECT address FROM devices WHERE number = ?", (number,))
+        }
         gone = there - set(addresses)
         self._db.executemany("DELETE FROM devices WHERE address = ?", [(address,) for address in gone])
         fresh = sorted(set(addresses) - there)
@@ -101,7 +105,8 @@ class Contacts:
         first = not self.is_listed(number)
         self._db.execute("INSERT OR IGNORE INTO contacts (number) VALUES (?)", (number,))
         self._db.execute(
-            "INSERT OR IGNORE INTO devices (address, number, known) VALUES (?, ?, ?)", (address, number, first)
+            "INSERT OR IGNORE INTO devices (address, number, known) VALUES (?, ?, ?)",
+            (address, number, first),
         )
         if not first:
             self.hold(number)

@@ -30,7 +30,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Disconnected:
-    """`retry_in` seconds until the next attempt; None: not tried again (`final` says why in `reason`)."""
+    """`retry_in` is in seconds; None: not tried again, and `code` says why."""
 
     reason: str
     code: Code | None

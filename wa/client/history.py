@@ -150,11 +150,16 @@ class History:
 
     # --- events that were not handed out yet ---
 
-    def unseen(self, above_row: int) -> list[StoredMessage]:
-        """A page of messages no consumer has taken, in order of arrival."""
+    def last_row(self) -> int:
+        return int(self._db.execute("SELECT coalesce(max(row), 0) FROM messages").fetchone()[0])
+
+    def arrived(self, above_row: int, up_to_row: int, own: int, *, unseen: bool) -> list[StoredMessage]:
+        """A page of what others and our other devices sent, in order of arrival; `own` is our address."""
         rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM messages WHERE seen = 0 AND row > ? ORDER BY row LIMIT ?",
-            (above_row, limits.CLIENT_PAGE_MESSAGES),
+            f"SELECT {_COLUMNS} FROM messages WHERE row > ? AND row <= ? AND sender != ?"
+            f" AND (direction = 1 OR state >= {State.DELIVERED.value}) {'AND seen = 0' if unseen else ''}"
+            " ORDER BY row LIMIT ?",
+            (above_row, up_to_row, own, limits.CLIENT_PAGE_MESSAGES),
         )
         return [_message(row) for row in rows]
 

@@ -1,12 +1,13 @@
 """What arrives: one transaction for everything that came in one read, then the acknowledgements.
 
-A delivery is acknowledged only after plaintext, ratchet state and id are committed together, so `kill -9` before
-the commit brings it again and after the commit it is known and not shown again.  Nothing is ever dropped:
+A delivery is acknowledged only after plaintext, ratchet state and id are committed together, so `kill -9`
+before the commit brings it again and after the commit it is known and not shown again.  Nothing is ever
+dropped:
 
     decrypted                        -> history
     repeated                         -> acknowledged again, nothing else
     from an identity not accepted    -> parked as it is, decrypted when the user accepts it
-    not decryptable                  -> a placeholder in the history, and the sender is asked to encrypt it anew
+    not decryptable                  -> a placeholder in the history; the sender is asked to encrypt it anew
 """
 
 from collections.abc import Sequence
@@ -118,7 +119,8 @@ class Inbox:
         try:
             with account.store.savepoint():
                 plaintext = account.sessions.decrypt(sender, delivery.body)
-        except IdentityError:
+        except IdentityError as change:
+            account.sessions.record_identity_change(change)
             if account.contacts.hold(number):
                 outcome.events.append(IdentityChanged(format_number(number), device_of(sender), False))
             account.contacts.park(sender, delivery.id, delivery.kind, delivery.body)
@@ -138,16 +140,25 @@ class Inbox:
         match inner:
             case content.Text(text, ts_ms, original_id):
                 message_id = delivery.id if original_id is None else original_id
-                self._add(delivery, message_id, number_of(sender), text, min(ts_ms, TIME_MS_MAX), outcome)
+                self._add(
+                    delivery, outcome, message_id=message_id, peer=number_of(sender), text=text, ts_ms=ts_ms
+                )
             case content.Sync(to, message_id, text, ts_ms) if self._is_own(sender) and 0 < to <= NUMBER_MAX:
-                self._add(delivery, message_id, to, text, min(ts_ms, TIME_MS_MAX), outcome)
+                self._add(delivery, outcome, message_id=message_id, peer=to, text=text, ts_ms=ts_ms)
             case content.Again(message_id):
                 self._encrypt_anew(sender, message_id, outcome)
             case _:
-                self._add(delivery, delivery.id, number_of(sender), UNSUPPORTED, now, outcome)
+                self._add(
+                    delivery,
+                    outcome,
+                    message_id=delivery.id,
+                    peer=number_of(sender),
+                    text=UNSUPPORTED,
+                    ts_ms=now,
+                )
 
     def _add(
-        self, delivery: Delivery, message_id: int, peer: int, text: str, ts_ms: int, outcome: Outcome
+        self, delivery: Delivery, outcome: Outcome, *, message_id: int, peer: int, text: str, ts_ms: int
     ) -> None:
         history = self._account.history
         own = self._is_own(delivery.sender)
@@ -164,7 +175,7 @@ class Inbox:
             kind=delivery.kind,
             text=text,
             state=State.ACCEPTED if own else State.DELIVERED,
-            sent_ms=ts_ms,
+            sent_ms=min(ts_ms, TIME_MS_MAX),
             seen=False,
         )
         outcome.messages = True
@@ -269,7 +280,11 @@ class Inbox:
                 return None
         else:
             state, reason = account.outbox.state_of_message(row)
-        message = account.history.raise_state(row, state, reason)
+        return self.raise_message(row, state, reason)
+
+    def raise_message(self, row: int, state: State, reason: int) -> ReceiptChanged | None:
+        """None when the message was as far already; call inside a transaction."""
+        message = self._account.history.raise_state(row, state, reason)
         if message is None:
             return None
         return ReceiptChanged(message.id, message.peer, message.state, message.reason, row)

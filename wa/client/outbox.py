@@ -5,9 +5,9 @@
                                                +---- 10 s, reconnect, try_later, mailbox_full
 
 Everything that must survive is in the store; this object only remembers what it wrote on this connection and
-whom it leaves alone for a while, so it can be thrown away with the connection.  Envelopes to one recipient are
-written in order, at most `limits.SENDER_WINDOW_MAX` unanswered in all.  A recipient whose envelope was refused for
-now is paused as a whole: then everything unanswered to it is written again, oldest first.
+whom it leaves alone for a while, so it can be thrown away with the connection.  Envelopes to one recipient
+are written in order, at most `limits.SENDER_WINDOW_MAX` unanswered in all.  A recipient whose envelope was
+refused for now is paused as a whole: then everything unanswered to it is written again, oldest first.
 """
 
 import asyncio
@@ -51,6 +51,7 @@ class Outbox:
         account: Account,
         sealer: Sealer,
         wire: Wire,
+        *,
         timing: Timing,
         group: asyncio.TaskGroup,
         emit: Callable[[Sequence[Event]], None],
@@ -98,7 +99,7 @@ class Outbox:
         if recipient in self._refused:
             self._refused[recipient].reset()
 
-    def refused_for_now(self, recipient: int, envelope_id: int, code: int) -> None:
+    def refused_for_now(self, recipient: int, envelope_id: int) -> None:
         """try_later or mailbox_full: the recipient is paused, and then sent everything unanswered again."""
         self._in_flight.pop((recipient, envelope_id), None)
         if recipient not in self._refused:
@@ -227,10 +228,12 @@ class Outbox:
         if account.contacts.is_fresh(number):
             return
         answer = await self._wire.request(Method.DEVICES_LIST, {"number": number})
-        devices = [device.get("device") for device in _list_of_maps(answer, "devices")]
-        if not all(type(device) is int and 1 <= device <= DEVICE_MAX for device in devices):
-            raise RemoteError(Code.PROTOCOL_ERROR, "the device list is malformed")
-        addresses = [address_of(number, device) for device in devices]
+        addresses = []
+        for item in _list_of_maps(answer, "devices"):
+            device = item.get("device")
+            if not isinstance(device, int) or not 1 <= device <= DEVICE_MAX:
+                raise RemoteError(Code.PROTOCOL_ERROR, "the device list is malformed")
+            addresses.append(address_of(number, device))
         self._emit(self._sealer.set_devices(number, addresses))
 
     async def _bundles(self, number: int, missing: list[int]) -> list[PreKeyBundle]:

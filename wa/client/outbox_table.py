@@ -76,14 +76,20 @@ class OutboxTable:
         return [Draft(row[0], row[1], row[2], row[3], unsigned(row[4]), row[5], row[6]) for row in rows]
 
     def has_drafts(self, number: int) -> bool:
-        return self._db.execute("SELECT 1 FROM drafts WHERE number = ? LIMIT 1", (number,)).fetchone() is not None
+        return (
+            self._db.execute("SELECT 1 FROM drafts WHERE number = ? LIMIT 1", (number,)).fetchone()
+            is not None
+        )
 
     def count_drafts(self, number: int) -> int:
         query = "SELECT count(*) FROM drafts WHERE number = ?"
         return int(self._db.execute(query, (number,)).fetchone()[0])
 
     def has_draft_of(self, message: int) -> bool:
-        return self._db.execute("SELECT 1 FROM drafts WHERE message = ? LIMIT 1", (message,)).fetchone() is not None
+        return (
+            self._db.execute("SELECT 1 FROM drafts WHERE message = ? LIMIT 1", (message,)).fetchone()
+            is not None
+        )
 
     def remove_draft(self, seq: int) -> None:
         self._db.execute("DELETE FROM drafts WHERE seq = ?", (seq,))
@@ -91,7 +97,14 @@ class OutboxTable:
     # --- envelopes ---
 
     def add(
-        self, *, message: int | None, recipient: int, envelope_id: int, kind: int, own: bool, ciphertext: bytes
+        self,
+        *,
+        message: int | None,
+        recipient: int,
+        envelope_id: int,
+        kind: int,
+        own: bool,
+        ciphertext: bytes,
     ) -> None:
         self._db.execute(
             "INSERT INTO outbox (message, recipient, id, kind, own, ciphertext, state, changed_ms)"
@@ -122,20 +135,17 @@ class OutboxTable:
         )
         return [Entry(row[0], row[1], unsigned(row[2]), row[3], row[4]) for row in rows]
 
-    def pending_one(self, recipient: int, envelope_id: int) -> Entry | None:
-        row = self._db.execute(
-            "SELECT seq, recipient, id, kind, ciphertext FROM outbox WHERE recipient = ? AND id = ? AND state = 0",
-            (recipient, signed(envelope_id)),
-        ).fetchone()
-        return None if row is None else Entry(row[0], row[1], unsigned(row[2]), row[3], row[4])
-
-    def accepted(self, above_seq: int, count: int) -> list[tuple[int, int, int, int]]:
-        """A page of (seq, recipient, id, kind) that are accepted and not known to be delivered."""
+    def accepted_by_number(self) -> dict[int, list[tuple[int, int, int, int]]]:
+        """(recipient, id, kind, accepted at) of what is accepted and not known to be delivered."""
         rows = self._db.execute(
-            "SELECT seq, recipient, id, kind FROM outbox WHERE state = 1 AND seq > ? ORDER BY seq LIMIT ?",
-            (above_seq, count),
+            "SELECT recipient, id, kind, changed_ms FROM outbox WHERE state = 1 ORDER BY seq"
         )
-        return [(row[0], row[1], unsigned(row[2]), row[3]) for row in rows]
+        found: dict[int, list[tuple[int, int, int, int]]] = {}
+        for recipient, envelope_id, kind, changed_ms in rows:
+            found.setdefault(number_of(recipient), []).append(
+                (recipient, unsigned(envelope_id), kind, changed_ms)
+            )
+        return found
 
     def raise_state(self, recipient: int, envelope_id: int, state: State, reason: int = 0) -> Change | None:
         """None when the envelope is not ours or was as far already."""
@@ -153,7 +163,8 @@ class OutboxTable:
         failed once all are.  A device that does not exist any more does not count beside one that does.
         """
         rows = self._db.execute(
-            "SELECT state, reason, recipient FROM outbox WHERE message = ? AND own = 0 ORDER BY seq", (message,)
+            "SELECT state, reason, recipient FROM outbox WHERE message = ? AND own = 0 ORDER BY seq",
+            (message,),
         ).fetchall()
         latest = {recipient: (State(state), reason) for state, reason, recipient in rows}
         states = list(latest.values())
@@ -166,7 +177,3 @@ class OutboxTable:
             return State.ACCEPTED, 0
         reasons = [reason for _, reason in states]
         return State.FAILED, next((r for r in reasons if r != Code.ADDRESS_UNKNOWN), reasons[-1])
-
-    def pending_numbers(self) -> set[int]:
-        rows = self._db.execute("SELECT DISTINCT recipient FROM outbox WHERE state = 0")
-        return {number_of(row[0]) for row in rows}

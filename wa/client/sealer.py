@@ -5,7 +5,7 @@ per device with the same id (an envelope's identity includes its recipient), and
 device of our own account.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from wa.client import content
@@ -13,7 +13,6 @@ from wa.client.account import Account
 from wa.client.events import Event, IdentityChanged, State
 from wa.client.inbox import Inbox
 from wa.client.outbox_table import Draft
-from wa.e2e.errors import IdentityChanged as IdentityError
 from wa.e2e.keys import PreKeyBundle
 from wa.errors import Code
 from wa.ids import address_of, device_of, format_number, number_of
@@ -78,29 +77,31 @@ class Sealer:
         return result
 
     def _start_sessions(self, bundles: Iterable[PreKeyBundle], result: Sealed) -> bool:
+        """False when an identity of the recipient changed."""
         account = self._account
+        may_send = True
         with account.store.transaction():
             for bundle in bundles:
                 number = number_of(bundle.address)
-                try:
-                    account.sessions.start_session(bundle)
-                except IdentityError:
-                    if account.contacts.hold(number):
-                        event = IdentityChanged(format_number(number), device_of(bundle.address), False)
-                        result.events.append(event)
-                    if number != self._own_number:
-                        return False
-                else:
-                    account.contacts.set_renew(bundle.address, False)
-        return True
+                account.sessions.start_session(bundle)
+                account.contacts.set_renew(bundle.address, False)
+                if account.sessions.pending_identity(bundle.address) is None:
+                    continue
+                may_send = may_send and number == self._own_number
+                if account.contacts.hold(number):
+                    event = IdentityChanged(format_number(number), device_of(bundle.address), False)
+                    result.events.append(event)
+        return may_send
 
     def seal_draft(self, draft: Draft, result: Sealed) -> None:
         """One draft; call inside a transaction."""
         account = self._account
         if draft.device:
-            targets = [address_of(draft.number, draft.device)]
+            targets: list[int] = [address_of(draft.number, draft.device)]
+        elif draft.number == self._own_number:
+            targets = self.own_devices()
         else:
-            targets = self.own_devices() if draft.number == self._own_number else account.contacts.devices(draft.number)
+            targets = account.contacts.devices(draft.number)
         for address in targets:
             self._envelope(draft, address, draft.content)
         if draft.message is not None and not draft.device and draft.number != self._own_number:
@@ -118,6 +119,8 @@ class Sealer:
         account = self._account
         if account.outbox.has(address, draft.id) or not account.sessions.has_session(address):
             return
+        if account.sessions.pending_identity(address) is not None:
+            return  # only one of our own devices can be here: a held recipient is not sealed for
         account.outbox.add(
             message=draft.message,
             recipient=address,
@@ -127,7 +130,7 @@ class Sealer:
             ciphertext=account.sessions.encrypt(address, plaintext),
         )
 
-    def set_devices(self, number: int, addresses: list[int]) -> list[Event]:
+    def set_devices(self, number: int, addresses: Sequence[int]) -> list[Event]:
         """Stores a fetched device list; new devices of a number we know hold it."""
         with self._account.store.transaction():
             fresh = self._account.contacts.set_devices(number, addresses)

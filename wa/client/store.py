@@ -1,12 +1,13 @@
 """The account's database: one SQLite file, opened, migrated and written in transactions.
 
 Everything that must be true together is written in one transaction of this one connection: ratchet state
-(`wa.e2e.sqlite_store` keeps its tables here too), plaintext, ciphertext and message id.  `durable=False` is for
-what may be told again after a power cut (live receipts, "seen" marks): it survives `kill -9`, costs no fsync.
+(`wa.e2e.sqlite_store` keeps its tables here too), plaintext, ciphertext and message id.  `durable=False` is
+for what may be told again after a power cut (live receipts, "seen" marks): it survives `kill -9`, costs no
+fsync.
 
-Message ids: bits 62..22 are Unix milliseconds since 2025, bits 21..0 are random, and an id is always above the
-last one.  So an id is unique for ever on this device, also after an old backup was restored and the counter with
-it, and ids of one device sort by age.
+Message ids: bits 62..22 are Unix milliseconds since 2025, bits 21..0 are random, and an id is always above
+the last one.  So an id is unique for ever on this device, also after an old backup was restored and the
+counter with it, and ids of one device sort by age.
 """
 
 import os
@@ -30,7 +31,9 @@ def now_ms() -> int:
 
 
 class Store:
-    """Raises LocalError when the file is missing (`create` is false), newer than this program, or no database."""
+    """Raises LocalError when the file is missing (`create` is false), newer than this program, or no
+    database.
+    """
 
     def __init__(
         self, directory: Path, *, create: bool = False, clock_ms: Callable[[], int] = now_ms
@@ -59,7 +62,7 @@ class Store:
             raise LocalError(f"{self.path} was written by a newer version of wa; upgrade wa")
         for number in range(version, len(STEPS)):
             with self.transaction():
-                for statement in STEPS[number].split(";"):
+                for statement in _statements(STEPS[number]):
                     self.db.execute(statement)
                 self.db.execute(f"PRAGMA user_version = {number + 1}")
 
@@ -125,3 +128,14 @@ class Store:
 
     def close(self) -> None:
         self.db.close()
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one, since `executescript` would commit the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    assert not statement.strip(), "a schema step ends with a semicolon"

@@ -20,7 +20,7 @@ class Timing:
 
 @dataclass
 class Backoff:
-    """Exponential waits with full jitter in their upper half, so that many clients do not come back together."""
+    """Exponential waits, jittered in their upper half, so that many clients do not come back together."""
 
     ms_min: int
     ms_max: int
