@@ -17,7 +17,11 @@ BSD = "bsd" in sys.platform
 # Which file implements the poller contract on the platform the wheel is built for.
 OTHER_POLLER = "poller_epoll" if BSD else "poller_kqueue"
 
-LIBRARIES = {"noise": ["sodium"], "mailbox": ["lmdb"]}
+LIBRARIES = {
+    "noise": ["sodium"],
+    "loop": ["sodium"],
+    "session": ["sodium"],
+    "lmdb_ops": ["lmdb"], "lmdb_reads": ["lmdb"], "lmdb_store": ["lmdb"]}
 INCLUDE = ["/usr/local/include"] if BSD else []
 LIBDIRS = ["/usr/local/lib"] if BSD else []
 
@@ -34,11 +38,17 @@ def extension(path: Path) -> Extension:
     )
 
 
+# Time stamps tell cythonize and build_ext when a .pyx or a .pxd changed, but not when the mode did.
+MODE = "debug" if DEBUG else "release"
+STAMP = HERE / "build" / "mode"
+mode_changed = not STAMP.exists() or STAMP.read_text() != MODE
+
 sources = [p for p in sorted((HERE / "wa/_fastpath").glob("*.pyx")) if p.stem != OTHER_POLLER]
-setup(
+distribution = setup(
+    options={"build_ext": {"force": mode_changed}},
     ext_modules=cythonize(
         [extension(p) for p in sources],
-        compile_time_env=None,
+        force=mode_changed,
         compiler_directives={
             "language_level": 3,
             "boundscheck": DEBUG,
@@ -47,5 +57,8 @@ setup(
             "initializedcheck": False,
             "embedsignature": True,
         },
-    )
+    ),
 )
+if distribution.have_run.get("build_ext"):
+    STAMP.parent.mkdir(exist_ok=True)
+    STAMP.write_text(MODE)

@@ -25,6 +25,8 @@ HANDSHAKE_STEP_MS_MAX = 10_000
 AUTHENTICATE_MS_MAX = 30_000  # from accept to the first transport frame
 IDLE_MS_MAX = 330_000  # a client pings at least every 300 s
 PING_INTERVAL_MS = 300_000
+REGISTERING_MS_MAX = 300_000  # a person looks for the code; a later verify may come on a new connection
+REQUESTS_OPEN_MAX = 16  # per connection
 CLOSE_FLUSH_MS_MAX = 2_000  # an ending connection may still flush its close frame for this long
 
 # --- admission ------------------------------------------------------------------------------------

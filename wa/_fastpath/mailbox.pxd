@@ -5,27 +5,33 @@ The worker's loop owns *batches* of operations.  It submits a batch and goes on;
 every submitted batch in order in one transaction, fsyncs once, fills in the result of each operation,
 moves the batches to the done list and wakes the poller.  Reads are synchronous, see the last commit, and copy.
 
-Implementations: `mailbox.pyx` over LMDB's C API; `memory_store.pyx`, the reference, whose commit happens when told to.
+Implementations: `lmdb_store.pyx` over LMDB's C API; `memory_store.pyx`, the reference, whose commit happens when told
+to.  `mailbox.pyx` holds what they share: the batches and the Python face.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
+
+from wa._fastpath.poller cimport Poller
 
 cdef enum:
     OP_PUT = 1                    # an envelope; body follows.  Deduplicated on (recipient, sender, id)
-    OP_DELETE = 2                 # an envelope, by (recipient, priority, seq, sender, id)
+    OP_DELETE = 2                 # an envelope, by (recipient, priority, seq, sender, id); one stored under another
+                                  # priority or seq with the same (recipient, sender, id) is the same envelope
     OP_RECEIPT_PUT = 3            # owner = recipient field; peer = sender field; id, level = kind, code
     OP_RECEIPT_DELETE = 4         # only if the stored level is not above `kind`
-    OP_SWEEP = 5                  # expire up to `body_n` envelopes with expires_s <= accepted_s ("now")
+    OP_SWEEP = 5                  # expire up to `body_n` envelopes with expires_s <= accepted_s ("now"); has no body
     OP_EXPIRED = 6                # written by the store into batch.expired: one per expired envelope
     OP_PURGE = 7                  # everything of mailbox `recipient` (a removed device), reported as OP_EXPIRED
 
     RESULT_PENDING = 0
     RESULT_OK = 1                 # stored / deleted
-    RESULT_DUPLICATE = 2          # PUT of an envelope that is there already (safe: say accepted)
+    RESULT_DUPLICATE = 2          # PUT of an envelope that is there already (safe: say accepted); RECEIPT_PUT: a
+                                  # receipt was there and has the higher level of both; RECEIPT_DELETE: a higher one stays
     RESULT_MISSING = 3            # DELETE of something that is not there (already gone)
-    RESULT_FULL = 4               # disk or map full: nothing of the transaction was kept
+    RESULT_FULL = 4               # disk or map full: not kept.  Deletes of the same batch may be OK all the same, so
+                                  # that a full store can empty: look at each op.result
     RESULT_FAILED = 5             # any other storage error: nothing of the transaction was kept
 
-ctypedef struct StoreOp:          # 64 bytes; the next one starts after body_n rounded up to 8
+ctypedef struct StoreOp:          # 56 bytes; the next one starts after the body, rounded up to 8; only OP_PUT has one
     uint8_t what
     uint8_t result
     uint8_t kind                  # envelope kind, or receipt level
@@ -39,14 +45,15 @@ ctypedef struct StoreOp:          # 64 bytes; the next one starts after body_n r
     uint64_t id
     uint64_t seq                  # mailbox order, assigned by the loop, unique and ascending per worker
     uint32_t accepted_s           # Unix seconds
-    uint32_t expires_s
+    uint32_t expires_s            # 0: never
 
 ctypedef struct StoreBatch:
     StoreBatch* next
     uint8_t* data                 # StoreOps with their bodies
     uint32_t used, capacity, ops_n
     int32_t status                # RESULT_* of the whole transaction, set by the store
-    StoreOp* expired              # malloc'ed by the store, freed by batch_free(); expired_n items, no bodies
+    StoreOp* expired              # malloc'ed by the store, freed by batch_free(); expired_n items, no bodies;
+                                  # sender 0 (with id and kind) when a damaged envelope's sender is not known
     uint32_t expired_n
 
 ctypedef struct MailRow:          # one envelope read back; body points into the caller's arena
@@ -58,10 +65,12 @@ ctypedef void (*census_fn)(void* context, uint64_t recipient, uint8_t priority, 
 
 ctypedef struct MailStore:
     void* state
-    int (*submit)(MailStore* s, StoreBatch* batch) noexcept nogil         # ownership passes; 0 or -errno
+    # Ownership passes with 0; with -errno (closing) it stays with the caller.
+    int (*submit)(MailStore* s, StoreBatch* batch) noexcept nogil
     StoreBatch* (*collect)(MailStore* s) noexcept nogil                   # all done batches, oldest first, or NULL
     # Envelopes of one mailbox and priority with seq > after_seq, oldest first, as many as fit.  Corrupt records are
-    # counted in corrupt_n, reported through the store's log, and skipped.  Returns a count or -errno.
+    # counted in corrupt_n, reported through the store's log, and skipped.  Returns a count or -errno; -EMSGSIZE when
+    # the arena has no room for even one.
     int (*read)(MailStore* s, uint64_t recipient, uint8_t priority, uint64_t after_seq,
                 MailRow* out, int out_max, uint8_t* arena, size_t arena_n) noexcept nogil
     # Receipts waiting for `owner`, in (peer, id) order after the given one (0, 0 to start).
@@ -76,4 +85,13 @@ cdef StoreOp* batch_add(StoreBatch* b, uint8_t what, uint32_t body_n) noexcept n
 # Zeroed op with room for its body right behind it (op + 1), growing the batch; NULL when memory is out.
 cdef StoreOp* batch_first(StoreBatch* b) noexcept nogil
 cdef StoreOp* batch_next(StoreBatch* b, StoreOp* op) noexcept nogil       # NULL after the last
+cdef StoreOp* batch_add_expired(StoreBatch* b) noexcept nogil             # stores only; NULL when memory is out
 cdef void batch_free(StoreBatch* b) noexcept nogil
+
+cdef class MailStoreBase:
+    """Python face of any MailStore, for tests, tools and redistribution.  The loop uses `pointer()` only."""
+    cdef MailStore vtable
+    cdef Poller wake_counter      # of count_wakes(), tests only
+    cdef MailStore* pointer(self) noexcept
+    cdef void attach(self, Poller* poller) noexcept
+    # The store calls poller.wake(poller) from its own thread whenever batches became done; NULL to stop that.

@@ -180,6 +180,24 @@ cdef class Transport:
             raise RemoteError(Code.DECRYPT_FAILED)
         return out[:n]
 
+    def seal_in_place(self, bytearray buffer) -> None:
+        """seal() where the plaintext lies, as the server's loop does; the buffer grows by 16 bytes."""
+        cdef size_t n = len(buffer)
+        if n > MESSAGE_MAX - TAG_N:
+            raise LocalError(f"a transport message holds at most {MESSAGE_MAX - TAG_N} bytes")
+        buffer.extend(bytes(TAG_N))
+        if noise_seal(&self.t, self._suite, <uint8_t*><char*>buffer, n, <uint8_t*><char*>buffer) < 0:
+            del buffer[n:]
+            raise LocalError("the nonces of this connection are used up; make a new one")
+
+    def open_in_place(self, bytearray buffer) -> None:
+        """open() where the ciphertext lies; the buffer shrinks by 16 bytes, and stays as it is on an error."""
+        cdef int64_t n = noise_open(&self.t, self._suite, <uint8_t*><char*>buffer, len(buffer),
+                                    <uint8_t*><char*>buffer)
+        if n < 0:
+            raise RemoteError(Code.DECRYPT_FAILED)
+        del buffer[n:]
+
     @property
     def suite(self) -> int:
         return self._suite

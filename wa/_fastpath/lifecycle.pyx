@@ -1,0 +1,240 @@
+# cython: language_level=3
+# HOT for accepts and logins: a reconnect storm runs through here.
+"""Life of a connection; see lifecycle.pxd."""
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+from wa._fastpath.conntable cimport conn_at, conn_new, conn_release, directory_find
+from wa._fastpath.core cimport (
+    Active, ColdEvent, Conn, Core, Device, DrainState, Entry, Pending, COLD_GONE, CONN_ADMITTED, CONN_CLAIMED,
+    CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING, ENTRY_COMMITTING, ENTRY_LINGER,
+    ENTRY_RECEIPT, ENTRY_STORED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, NONE_INDEX, WINDOW_MAX,
+)
+from wa._fastpath.delivery cimport commit_entry, conn_timer, entry_end
+from wa._fastpath.drain cimport drain_begin
+from wa._fastpath.frames cimport F_CLOSE, F_READY, Frame
+from wa._fastpath.noise cimport noise_wipe
+from wa._fastpath.output cimport conn_drop_buffers, conn_watch, mark_dirty, out_frame, out_raw, out_simple
+from wa._fastpath.poller cimport PeerName, READABLE
+from wa._fastpath.slab cimport slab_give
+from wa._fastpath.timers cimport timer_cancel, timer_set
+
+cdef enum:
+    CODE_DEVICE_UNKNOWN = 11
+    CODE_REPLACED = 12
+    CODE_BUSY = 13
+    CODE_INTERNAL = 18
+    SERVER_VERSION = 1
+    DRAIN_STATE_CLASS = 128
+
+
+# --- beginning --------------------------------------------------------------------------------------------
+
+cdef uint64_t busy_slot_ms(Core* w) noexcept nogil:
+    """Spreads those we shed over the seconds to come, as many per second as we can shake hands with."""
+    w.sheds_this_second += 1
+    return 1000 + <uint64_t>w.sheds_this_second * 1000 // (w.bounds.handshakes_per_s + 1) * 2
+
+
+cdef Conn* conn_adopt(Core* w, int32_t fd) noexcept nogil:
+    cdef Conn* c
+    cdef Pending* p
+    if w.conns.live_n >= w.bounds.connections:
+        return NULL
+    c = conn_new(&w.conns, fd)
+    if c == NULL:
+        return NULL
+    p = <Pending*>malloc(sizeof(Pending))
+    if p == NULL:
+        conn_release(&w.conns, c)
+        return NULL
+    memset(p, 0, sizeof(Pending))
+    c.pending = p
+    p.started_ms = w.now_ms
+    c.state = CONN_HELLO
+    c.heard_s = <uint32_t>(w.now_ms // 1000)
+    if w.poller.watch(w.poller, fd, READABLE, <uint64_t>c.generation << 32 | c.index) < 0:
+        free(p)
+        conn_release(&w.conns, c)
+        return NULL
+    w.conns.half_open_n += 1
+    timer_set(&w.wheel, &c.timer, w.now_ms + w.bounds.handshake_step_ms)
+    return c
+
+
+cdef void accept_all(Core* w) noexcept nogil:
+    cdef uint64_t i
+    cdef int fd
+    cdef PeerName peer
+    cdef Conn* c
+    for i in range(w.bounds.accepts_per_turn):
+        fd = w.poller.accept(w.poller, w.listener, &peer)
+        if fd < 0:
+            return            # -EAGAIN, or out of descriptors: the backlog keeps them and we come back next turn
+        w.stats.accepts += 1
+        c = conn_adopt(w, fd)
+        if c == NULL:
+            w.poller.close(w.poller, fd)
+            continue
+        c.pending.peer = peer
+        if w.conns.half_open_n > w.bounds.half_open:
+            w.stats.sheds += 1
+            begin_close(w, c, CODE_BUSY, busy_slot_ms(w))
+
+
+cdef void go_live(Core* w, Conn* c) noexcept nogil:
+    """The first transport record opened: from here on this connection is the device."""
+    cdef Device* d = directory_find(&w.directory, c.address)
+    cdef Frame f
+    if d == NULL:
+        begin_close(w, c, CODE_DEVICE_UNKNOWN, 0)
+        return
+    if d.conn != NONE_INDEX:
+        begin_close(w, conn_at(&w.conns, d.conn), CODE_REPLACED, 0)
+    pending_free(w, c)
+    w.conns.half_open_n -= 1
+    w.stats.logins += 1
+    c.state = CONN_LIVE
+    d.conn = c.index
+    d.undrained = d.held
+    memset(&f, 0, sizeof(Frame))
+    f.type = F_READY
+    f.number = SERVER_VERSION
+    f.extra = d.held
+    f.address = w.wall_ms
+    out_frame(w, c, &f)
+    if (d.undrained or d.has_receipts) and drain_begin(w, c) != 0:
+        doom_with(w, c, CODE_INTERNAL)
+    conn_timer(w, c)
+
+
+# --- ending -------------------------------------------------------------------------------------------------
+
+cdef void doom_with(Core* w, Conn* c, uint16_t code) noexcept nogil:
+    if not c.flags & FLAG_DOOMED:
+        c.flags |= FLAG_DOOMED
+        c.doom = code
+    mark_dirty(w, c)
+
+
+cdef void release_entry(Core* w, Device* d, Entry* e) noexcept nogil:
+    e.conn = NONE_INDEX
+    if e.state == ENTRY_LINGER:
+        commit_entry(w, e)                # COMMITTING, or UNSAVED when there was no memory for it
+    if e.state == ENTRY_COMMITTING:
+        return                            # ends when its commit is done
+    if e.state != ENTRY_STORED and e.state != ENTRY_RECEIPT and d != NULL and d.held:
+        d.held -= 1                       # nowhere any more; its sender was told so
+    entry_end(w, e)
+
+
+cdef void detach(Core* w, Conn* c) noexcept nogil:
+    cdef Device* d = directory_find(&w.directory, c.address)
+    cdef Active* a = c.active
+    cdef Entry* e
+    cdef uint32_t s
+    if a != NULL and a.ring != NULL:
+        for s in range(a.seq_base, c.seq_next):
+            e = a.ring[s % WINDOW_MAX]
+            if e != NULL:
+                a.ring[s % WINDOW_MAX] = NULL
+                release_entry(w, d, e)
+        a.inflight_n = 0
+        a.inflight_bytes = 0
+        a.seq_base = c.seq_next
+    if a != NULL and a.drain != NULL:
+        slab_give(&w.slab, <uint8_t*>a.drain, DRAIN_STATE_CLASS)
+        a.drain = NULL
+    if d != NULL and d.conn == c.index:
+        d.conn = NONE_INDEX
+        d.undrained = 0
+    cold_push(w, COLD_GONE, c, NULL, 0)
+
+
+cdef void refuse_in_clear(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) noexcept nogil:
+    cdef uint8_t r[11]
+    memset(r, 0, sizeof(r))
+    r[3] = 7                              # record length: kind, code, retry
+    r[4] = 3
+    r[5] = <uint8_t>(code >> 8)
+    r[6] = <uint8_t>code
+    r[7] = <uint8_t>(retry_after_ms >> 24)
+    r[8] = <uint8_t>(retry_after_ms >> 16)
+    r[9] = <uint8_t>(retry_after_ms >> 8)
+    r[10] = <uint8_t>retry_after_ms
+    out_raw(w, c, r, sizeof(r))
+
+
+cdef void begin_close(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) noexcept nogil:
+    if c.state == CONN_CLOSING or c.state == CONN_FREE:
+        return
+    if c.state == CONN_LIVE:
+        detach(w, c)
+    else:
+        w.conns.half_open_n -= 1
+    c.flags &= ~FLAG_DOOMED
+    if code == 0:
+        c.flags |= FLAG_EOF               # the peer ended it: there is nobody to tell
+    elif c.state >= CONN_CLAIMED:
+        out_simple(w, c, F_CLOSE, code, retry_after_ms)
+    else:
+        refuse_in_clear(w, c, code, retry_after_ms)
+    pending_free(w, c)
+    c.state = CONN_CLOSING
+    if not c.flags & FLAG_PAUSED:
+        c.flags |= FLAG_PAUSED
+        conn_watch(w, c)
+    timer_set(&w.wheel, &c.timer, w.now_ms + w.bounds.close_flush_ms)
+    mark_dirty(w, c)
+
+
+cdef void conn_end(Core* w, Conn* c) noexcept nogil:
+    timer_cancel(&w.wheel, &c.timer)
+    if c.fd >= 0:                         # -1 after a hand-over
+        w.poller.unwatch(w.poller, c.fd)
+        w.poller.close(w.poller, c.fd)
+    pending_free(w, c)
+    conn_drop_buffers(w, c)
+    conn_release(&w.conns, c)
+
+
+cdef void pending_free(Core* w, Conn* c) noexcept nogil:
+    if c.pending != NULL:
+        noise_wipe(&c.pending.hs)
+        free(c.pending)
+        c.pending = NULL
+
+
+# --- to Python ------------------------------------------------------------------------------------------------
+
+cdef ColdEvent* cold_push(Core* w, uint8_t what, const Conn* c, const uint8_t* body, uint32_t n) noexcept nogil:
+    """One more event for the batch that Python sees at the end of this turn; NULL when memory is out."""
+    cdef ColdEvent* events
+    cdef ColdEvent* e
+    if w.cold_n == w.cold_capacity:
+        events = <ColdEvent*>realloc(w.cold, (w.cold_capacity * 2 + 64) * sizeof(ColdEvent))
+        if events == NULL:
+            return NULL
+        w.cold = events
+        w.cold_capacity = w.cold_capacity * 2 + 64
+    e = &w.cold[w.cold_n]
+    memset(e, 0, sizeof(ColdEvent))
+    if n:
+        e.body = <uint8_t*>malloc(n)
+        if e.body == NULL:
+            return NULL
+        memcpy(e.body, body, n)
+        e.body_n = n
+    e.what = what
+    if c != NULL:
+        e.conn = c.index
+        e.generation = c.generation
+        e.address = c.address
+        if c.pending != NULL:
+            e.peer = c.pending.peer
+            e.intent = c.pending.intent
+            e.has_key = 1
+            memcpy(e.static_key, c.pending.static_key, 32)
+    w.cold_n += 1
+    w.stats.cold_events += 1
+    return e

@@ -1,0 +1,482 @@
+# cython: language_level=3
+"""The mailbox store over LMDB: one commit thread, one transaction and one fsync for everything queued.
+
+Hot: `submit`, `collect`, `read` and the commit thread run without the GIL.  What the bytes on disk are is known to
+lmdb_layout.pxd and lmdb_ops.pyx, and written down in docs/storage.md.
+
+Threads and locks:
+- queue_lock guards the queue, the done list and `stopping`; it is never held over disk work.
+- map_lock guards the memory map: a read holds it from renewing its transaction to resetting it, so that no pointer
+  into the map is alive when the commit thread grows or reopens the environment (LMDB forbids either under a
+  transaction of this process).  Commits do not take it: reader and writer do not wait for each other.
+- stats_lock guards the counters and the list of corrupt keys.
+"""
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EDQUOT, EFBIG, EIO, EMSGSIZE, ENOMEM, ENOSPC, ESHUTDOWN, errno
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset, strlen
+from posix.fcntl cimport O_CREAT, O_TRUNC, O_WRONLY, open as posix_open
+from posix.unistd cimport close as posix_close, pwrite, unlink
+
+from wa._fastpath.lmdb_c cimport *
+from wa._fastpath.lmdb_layout cimport *
+from wa._fastpath.lmdb_ops cimport *
+from wa._fastpath.lmdb_reads cimport *
+from wa._fastpath.mailbox cimport *
+from wa._fastpath.poller cimport Poller
+
+import os
+import threading
+
+from wa import limits
+from wa.errors import LocalError
+
+cdef enum:
+    FORMAT_OTHER = -1             # beside errno (> 0) and MDB_* (<= -30000)
+    PROBE_BYTES = 65536
+
+
+cdef inline void append(StoreBatch** first, StoreBatch** last, StoreBatch* b) noexcept nogil:
+    # b may be a chain.
+    if first[0] == NULL:
+        first[0] = b
+    else:
+        last[0].next = b
+    while b.next != NULL:
+        b = b.next
+    last[0] = b
+
+
+# --- the environment --------------------------------------------------------------------------------
+
+cdef int open_tables(Lmdb* s, MDB_txn* t) noexcept nogil:
+    cdef MDB_dbi meta
+    cdef uint8_t format[4]
+    cdef MDB_val key = val(b"format", 6)
+    cdef MDB_val value
+    cdef int rc = mdb_dbi_open(t, b"meta", MDB_CREATE, &meta)
+    if rc:
+        return rc
+    rc = mdb_get(t, meta, &key, &value)
+    if rc == MDB_NOTFOUND:
+        put32(format, FORMAT)
+        value = val(format, 4)
+        rc = mdb_put(t, meta, &key, &value, 0)
+    elif rc == 0:
+        s.found_format = get32(<uint8_t*>value.mv_data) if value.mv_size == 4 else 0
+        rc = 0 if s.found_format == FORMAT else FORMAT_OTHER
+    if rc:
+        return rc
+    rc = mdb_dbi_open(t, b"mail", MDB_CREATE, &s.mail)
+    if rc == 0:
+        rc = mdb_dbi_open(t, b"ident", MDB_CREATE, &s.ident)
+    if rc == 0:
+        rc = mdb_dbi_open(t, b"expiry", MDB_CREATE, &s.expiry)
+    if rc == 0:
+        rc = mdb_dbi_open(t, b"receipts", MDB_CREATE, &s.receipts)
+    return rc
+
+
+cdef int open_env(Lmdb* s) noexcept nogil:
+    """Sets s.env and the table handles, or leaves s.env NULL.  0, errno, MDB_* or FORMAT_OTHER."""
+    cdef MDB_env* env = NULL
+    cdef MDB_txn* t = NULL
+    cdef int dead = 0
+    cdef int rc = mdb_env_create(&env)
+    if rc:
+        return rc
+    rc = mdb_env_set_maxdbs(env, 5)
+    if rc == 0:
+        rc = mdb_env_set_mapsize(env, s.map_bytes)
+    if rc == 0:
+        rc = mdb_env_open(env, s.path, s.flags, 0o600)
+    if rc == 0:
+        rc = mdb_reader_check(env, &dead)   # slots of a killed process would keep its pages from being reused
+    if rc == 0:
+        rc = mdb_txn_begin(env, NULL, 0, &t)
+    if rc == 0:
+        rc = open_tables(s, t)
+        if rc == 0:
+            rc = mdb_txn_commit(t)
+        else:
+            mdb_txn_abort(t)
+    if rc == 0:
+        s.env = env
+    else:
+        mdb_env_close(env)
+    return rc
+
+
+cdef void close_env(Lmdb* s) noexcept nogil:
+    if s.read_txn != NULL:
+        mdb_txn_abort(s.read_txn)
+        s.read_txn = NULL
+    if s.env != NULL:
+        mdb_env_close(s.env)
+        s.env = NULL
+
+
+cdef int reopen_locked(Lmdb* s) noexcept nogil:
+    close_env(s)
+    return open_env(s)
+
+
+cdef int resize(Lmdb* s, size_t bytes) noexcept nogil:
+    cdef int rc
+    pthread_mutex_lock(&s.map_lock)
+    rc = mdb_env_set_mapsize(s.env, bytes)
+    if rc == 0:
+        s.map_bytes = bytes
+    else:
+        reopen_locked(s)          # a failed mapping leaves LMDB without any: take the old size again
+    pthread_mutex_unlock(&s.map_lock)
+    return rc
+
+
+cdef int reopen(Lmdb* s) noexcept nogil:
+    # LMDB refuses all work after a failed write of its meta page (MDB_PANIC) until it is opened anew.
+    cdef int rc
+    pthread_mutex_lock(&s.map_lock)
+    rc = reopen_locked(s)
+    pthread_mutex_unlock(&s.map_lock)
+    return rc
+
+
+cdef bint disk_refuses(Lmdb* s) noexcept nogil:
+    """LMDB reports a short write, which is what a filling disk answers first, as EIO: ask the disk itself, at the offset
+    where the file ends, so that limits on the file's size count too."""
+    cdef char path[PATH_BYTES_MAX + 8]
+    cdef uint8_t zeros[PROBE_BYTES]
+    cdef MDB_envinfo info
+    cdef MDB_stat stat
+    cdef ssize_t n
+    cdef size_t length = strlen(s.path)
+    cdef bint refused
+    memcpy(path, s.path, length)
+    memcpy(path + length, b"/probe", 7)
+    cdef int fd = posix_open(path, O_CREAT | O_TRUNC | O_WRONLY, 0o600)
+    if fd < 0:
+        return errno == ENOSPC or errno == EDQUOT
+    memset(zeros, 0, PROBE_BYTES)
+    mdb_env_info(s.env, &info)
+    mdb_env_stat(s.env, &stat)
+    n = pwrite(fd, zeros, PROBE_BYTES, (info.me_last_pgno + 1) * stat.ms_psize)
+    refused = n < PROBE_BYTES and (n >= 0 or errno == ENOSPC or errno == EDQUOT or errno == EFBIG)
+    posix_close(fd)
+    unlink(path)
+    return refused
+
+
+cdef bint is_full(Lmdb* s, int rc) noexcept nogil:
+    if rc == MDB_MAP_FULL or rc == ENOSPC or rc == EDQUOT or rc == EFBIG:
+        return True
+    return rc == EIO and s.env != NULL and disk_refuses(s)
+
+
+# --- the commit thread ------------------------------------------------------------------------------
+
+cdef int transact(Lmdb* s, StoreBatch* first, bint puts) noexcept nogil:
+    """All batches in one transaction.  puts=False: everything but OP_PUT and OP_RECEIPT_PUT, which get RESULT_FULL."""
+    cdef MDB_txn* t = NULL
+    cdef StoreBatch* b = first
+    cdef StoreOp* op
+    cdef int rc = 0 if s.env != NULL else reopen(s)
+    if rc == 0:
+        rc = mdb_txn_begin(s.env, NULL, 0, &t)
+    if rc:
+        return rc
+    while b != NULL:
+        b.expired_n = 0
+        op = batch_first(b)
+        while op != NULL:
+            if not puts and (op.what == OP_PUT or op.what == OP_RECEIPT_PUT):
+                op.result = RESULT_FULL
+            else:
+                rc = apply_op(s, t, b, op)
+                if rc:
+                    mdb_txn_abort(t)
+                    return rc
+            op = batch_next(b, op)
+        b = b.next
+    return mdb_txn_commit(t)
+
+
+cdef void finish(StoreBatch* b, int status) noexcept nogil:
+    cdef StoreOp* op
+    while b != NULL:
+        b.status = status
+        if status != RESULT_OK:
+            b.expired_n = 0
+            op = batch_first(b)
+            while op != NULL:
+                op.result = <uint8_t>status
+                op = batch_next(b, op)
+        b = b.next
+
+
+cdef bint has_deletes(StoreBatch* b) noexcept nogil:
+    cdef StoreOp* op
+    while b != NULL:
+        op = batch_first(b)
+        while op != NULL:
+            if op.what != OP_PUT and op.what != OP_RECEIPT_PUT:
+                return True
+            op = batch_next(b, op)
+        b = b.next
+    return False
+
+
+cdef int transact_deletes(Lmdb* s, StoreBatch* first) noexcept nogil:
+    # LMDB needs fresh pages to delete, too: a reserve beyond the map's limit lets a full store empty itself.
+    cdef size_t before = s.map_bytes
+    cdef int rc = resize(s, s.map_bytes_max + s.map_reserve_bytes)
+    if rc == 0:
+        rc = transact(s, first, False)
+    if s.env != NULL:
+        resize(s, before)         # never below what is in use
+    return rc
+
+
+cdef void commit(Lmdb* s, StoreBatch* first) noexcept nogil:
+    cdef StoreBatch* b = first
+    cdef bint full
+    cdef int error, rc = transact(s, first, True)
+    cdef uint64_t grown = 0, reopened = 0, batches = 0, ops = 0
+    while rc == MDB_MAP_FULL and s.map_bytes < s.map_bytes_max:
+        rc = resize(s, 2 * s.map_bytes if 2 * s.map_bytes < s.map_bytes_max else s.map_bytes_max)
+        grown += 1
+        if rc == 0:
+            rc = transact(s, first, True)
+    if rc == MDB_PANIC:
+        reopened = 1
+        rc = reopen(s)
+        if rc == 0:
+            rc = transact(s, first, True)
+    error = rc
+    full = rc != 0 and is_full(s, rc)
+    if full and has_deletes(first):
+        rc = transact_deletes(s, first)
+    finish(first, RESULT_OK if rc == 0 else RESULT_FULL if full else RESULT_FAILED)
+    while b != NULL:
+        batches += 1
+        ops += b.ops_n
+        b = b.next
+    pthread_mutex_lock(&s.stats_lock)
+    s.stats.commits += rc == 0
+    s.stats.batches += batches
+    s.stats.ops += ops
+    s.stats.grown_n += grown
+    s.stats.reopened_n += reopened
+    s.stats.full_n += full
+    s.stats.failed_n += error != 0 and not full
+    if error:
+        s.stats.last_error = error
+    pthread_mutex_unlock(&s.stats_lock)
+
+
+cdef StoreBatch* take(Lmdb* s) noexcept nogil:
+    """With queue_lock held: the queued batches, up to txn_bytes_max of them and at least one, as a chain."""
+    cdef StoreBatch* first = s.queue
+    cdef StoreBatch* last = first
+    cdef size_t bytes = first.used
+    while last.next != NULL and bytes + last.next.used <= s.txn_bytes_max:
+        last = last.next
+        bytes += last.used
+    s.queue = last.next
+    last.next = NULL
+    return first
+
+
+cdef void commit_loop(Lmdb* s) noexcept nogil:
+    """The commit thread.  Returns when the store is closing and nothing is queued."""
+    cdef StoreBatch* first
+    cdef StoreBatch* b
+    while True:
+        pthread_mutex_lock(&s.queue_lock)
+        while s.queue == NULL and not s.stopping:
+            pthread_cond_wait(&s.queued, &s.queue_lock)
+        if s.queue == NULL:
+            pthread_mutex_unlock(&s.queue_lock)
+            return
+        first = take(s)
+        pthread_mutex_unlock(&s.queue_lock)
+        commit(s, first)
+        pthread_mutex_lock(&s.queue_lock)
+        b = first
+        while b != NULL:
+            s.pending_n -= 1
+            b = b.next
+        append(&s.done, &s.done_last, first)
+        pthread_cond_broadcast(&s.settled)
+        if s.poller != NULL:
+            s.poller.wake(s.poller)   # under the lock: attach(NULL) returns when no wake is under way
+        pthread_mutex_unlock(&s.queue_lock)
+
+
+# --- the vtable: called by the loop's thread --------------------------------------------------------
+
+cdef int store_submit(MailStore* m, StoreBatch* batch) noexcept nogil:
+    cdef Lmdb* s = <Lmdb*>m.state
+    cdef bint refused
+    pthread_mutex_lock(&s.queue_lock)
+    refused = s.stopping
+    if not refused:
+        batch.next = NULL
+        batch.status = RESULT_PENDING
+        append(&s.queue, &s.queue_last, batch)
+        s.pending_n += 1
+        pthread_cond_broadcast(&s.queued)
+    pthread_mutex_unlock(&s.queue_lock)
+    return -ESHUTDOWN if refused else 0
+
+
+cdef StoreBatch* store_collect(MailStore* m) noexcept nogil:
+    cdef Lmdb* s = <Lmdb*>m.state
+    cdef StoreBatch* b
+    pthread_mutex_lock(&s.queue_lock)
+    b = s.done
+    s.done = NULL
+    s.done_last = NULL
+    pthread_mutex_unlock(&s.queue_lock)
+    return b
+
+
+# --- the thin class ---------------------------------------------------------------------------------
+
+cdef void free_chain(StoreBatch* b) noexcept nogil:
+    cdef StoreBatch* after
+    while b != NULL:
+        after = b.next
+        batch_free(b)
+        b = after
+
+
+TABLE_OF_LETTER = {LETTER_MAIL: "mail", LETTER_IDENT: "ident", LETTER_EXPIRY: "expiry", LETTER_RECEIPT: "receipts"}
+
+
+cdef class LmdbMailStore(MailStoreBase):
+    """The mailbox environment of one worker; see lmdb_store.pyi."""
+    cdef Lmdb* s
+    cdef object thread
+
+    def __cinit__(self):
+        self.s = <Lmdb*>calloc(1, sizeof(Lmdb))
+        if self.s == NULL:
+            raise MemoryError()
+        pthread_mutex_init(&self.s.queue_lock, NULL)
+        pthread_mutex_init(&self.s.map_lock, NULL)
+        pthread_mutex_init(&self.s.stats_lock, NULL)
+        pthread_cond_init(&self.s.queued, NULL)
+        pthread_cond_init(&self.s.settled, NULL)
+        self.s.closed = self.s.stopping = True
+        self.vtable.state = self.s
+        self.vtable.submit = store_submit
+        self.vtable.collect = store_collect
+        self.vtable.read = store_read
+        self.vtable.read_receipts = store_read_receipts
+        self.vtable.contains = store_contains
+        self.vtable.census = store_census
+        self.vtable.receipt_census = store_receipt_census
+
+    def __init__(self, path, *, size_t map_bytes=256 << 20, size_t map_bytes_max=1 << 40, bint sync=True):
+        cdef bytes encoded = os.fsencode(path)
+        cdef int rc
+        if len(encoded) > PATH_BYTES_MAX:
+            raise LocalError(f"the path of a store has at most {PATH_BYTES_MAX} bytes")
+        if not 0 < map_bytes <= map_bytes_max:
+            raise LocalError("map_bytes is between 1 and map_bytes_max")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        memcpy(self.s.path, <const char*>encoded, len(encoded))
+        self.s.map_bytes = map_bytes
+        self.s.map_bytes_max = map_bytes_max
+        self.s.map_reserve_bytes = max(map_bytes_max >> 3, 1 << 20)
+        self.s.txn_bytes_max = 8 * limits.BATCH_BYTES_MAX
+        self.s.flags = MDB_NOTLS | MDB_NORDAHEAD | (0 if sync else MDB_NOSYNC)
+        rc = open_env(self.s)
+        if rc == FORMAT_OTHER:
+            raise LocalError(f"{os.fspath(path)} holds mailbox format {self.s.found_format}, this version reads {FORMAT}:"
+                             " start the version of wa that wrote it, or follow docs/storage.md, Upgrades")
+        if rc:
+            raise OSError(rc if rc > 0 else EIO, f"cannot open the mailbox: {mdb_strerror(rc).decode()}", path)
+        self.s.closed = self.s.stopping = False
+
+    def __dealloc__(self):
+        close_env(self.s)         # the thread is gone: while it runs it holds a reference to this object
+        free_chain(self.s.queue)
+        free_chain(self.s.done)
+        pthread_cond_destroy(&self.s.queued)
+        pthread_cond_destroy(&self.s.settled)
+        pthread_mutex_destroy(&self.s.queue_lock)
+        pthread_mutex_destroy(&self.s.map_lock)
+        pthread_mutex_destroy(&self.s.stats_lock)
+        free(self.s)
+
+    cdef void attach(self, Poller* poller) noexcept:
+        pthread_mutex_lock(&self.s.queue_lock)
+        self.s.poller = poller
+        pthread_mutex_unlock(&self.s.queue_lock)
+
+    def _commit_thread(self):
+        with nogil:
+            commit_loop(self.s)
+
+    def start(self):
+        if self.s.closed or self.thread is not None:
+            raise LocalError("a store is started once, and not after it was closed")
+        self.thread = threading.Thread(target=self._commit_thread, name="mailbox-commit", daemon=True)
+        self.thread.start()
+
+    def settle(self):
+        if self.thread is None:
+            raise LocalError("start() the store first: nothing is applied without its thread")
+        with nogil:
+            pthread_mutex_lock(&self.s.queue_lock)
+            while self.s.pending_n > 0:
+                pthread_cond_wait(&self.s.settled, &self.s.queue_lock)
+            pthread_mutex_unlock(&self.s.queue_lock)
+
+    def close(self):
+        cdef Lmdb* s = self.s
+        with nogil:
+            pthread_mutex_lock(&s.queue_lock)
+            s.stopping = True
+            pthread_cond_broadcast(&s.queued)
+            pthread_mutex_unlock(&s.queue_lock)
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        with nogil:
+            pthread_mutex_lock(&s.map_lock)
+            s.closed = True
+            close_env(s)
+            pthread_mutex_unlock(&s.map_lock)
+
+    def stats(self):
+        cdef Stats st
+        cdef MDB_envinfo info
+        cdef MDB_stat stat
+        memset(&info, 0, sizeof(info))
+        memset(&stat, 0, sizeof(stat))
+        pthread_mutex_lock(&self.s.stats_lock)
+        st = self.s.stats
+        pthread_mutex_unlock(&self.s.stats_lock)
+        pthread_mutex_lock(&self.s.map_lock)
+        if self.s.env != NULL:
+            mdb_env_info(self.s.env, &info)
+            mdb_env_stat(self.s.env, &stat)
+        pthread_mutex_unlock(&self.s.map_lock)
+        return {
+            "commits": st.commits, "batches": st.batches, "ops": st.ops, "grown": st.grown_n, "full": st.full_n,
+            "failed": st.failed_n, "reopened": st.reopened_n, "corrupt": st.corrupt_n, "last_error": st.last_error,
+            "map_bytes": info.me_mapsize, "used_bytes": (info.me_last_pgno + 1) * stat.ms_psize,
+        }
+
+    def corrupt_keys(self):
+        cdef Stats st
+        pthread_mutex_lock(&self.s.stats_lock)
+        st = self.s.stats
+        pthread_mutex_unlock(&self.s.stats_lock)
+        return [(TABLE_OF_LETTER[st.corrupt[i].letter],
+                 PyBytes_FromStringAndSize(<const char*>st.corrupt[i].key, st.corrupt[i].key_n))
+                for i in range(st.corrupt_kept)]

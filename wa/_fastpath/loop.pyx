@@ -1,0 +1,629 @@
+# cython: language_level=3
+# HOT: the loop turn.  Between two cold batches it never takes the GIL.
+"""One worker is one loop turn, in this order and in this file:
+
+    step_poll         wait for the kernel, the next timer, or a wake
+    step_read         read ready sockets; the fast path runs inside (session -> dispatch -> delivery)
+    step_cold         hand the batch of cold frames to Python (only when there are any, a wake, or the second's tick)
+    step_after_cold   take what the mailbox thread finished; fire timers; drain; submit the batch; flush bus; flush dirty
+"""
+import os
+import socket
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EINTR
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+from wa._fastpath.batches cimport batch_op, batch_submit
+from wa._fastpath.bus cimport BUS_COLD, bus_connected, bus_destroy, bus_flush, bus_init, bus_lost, bus_send, bus_writable
+from wa._fastpath.conntable cimport (
+    conn_at, conn_by_handle, conn_handle, conntable_destroy, conntable_init, directory_add, directory_destroy,
+    directory_find, directory_init, directory_remove,
+)
+from wa._fastpath.core cimport (
+    COLD_GONE, COLD_LOGIN, COLD_PEER, COLD_REQUEST, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE,
+    ColdEvent, Conn, Core, Device, ENTRY_RECEIPT, EVENTS_MAX, Entry, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
+    FLAG_RESUME, FLAG_WANT_WRITE, KINDS_N, NONE_INDEX, PollEvent, READ_CHUNK_BYTES, RECORD_BYTES_MAX,
+)
+from wa._fastpath.custody cimport custody_destroy, custody_find, custody_init
+from wa._fastpath.delivery cimport linger_fire
+from wa._fastpath.drain cimport drain_all, take_commits
+from wa._fastpath.frames cimport F_NOTICE, F_RESPONSE, Frame
+from wa._fastpath.host cimport poller_create
+from wa._fastpath.inbox cimport inbox_accept, inbox_readable
+from wa._fastpath.lifecycle cimport accept_all, begin_close, conn_end
+from wa._fastpath.mailbox cimport MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
+from wa._fastpath.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
+from wa._fastpath.poller cimport PeerName, READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
+from wa._fastpath.session cimport session_admit, session_readable, session_resume, session_timer
+from wa._fastpath.slab cimport slab_destroy, slab_init, slab_trim
+from wa._fastpath.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
+from wa._fastpath.timers cimport Timer, wheel_init, wheel_pop, wheel_wait_ms
+
+from wa import limits
+from wa._fastpath.sockets import connect_unix, listen_unix
+from wa.errors import LocalError
+from wa.wire.methods import RETENTION_S, Kind
+
+cdef enum:
+    TOKEN_LISTENER = 1            # high byte of an event token; connections have 0
+    TOKEN_BUS_LISTENER = 2
+    TOKEN_BUS_OUT = 3
+    TOKEN_BUS_IN = 4
+    TICK_MS = 1000
+    CONNECT_MS = 20
+    SWEEP_ITEMS = 4096
+    TIMERS_PER_TURN = 4096        # a storm of timers must not starve the sockets
+    STOP_MS = 5000
+    ARENA_BYTES = 262144
+    SLAB_LIMIT_MIB = 4096
+    SLAB_CACHED_BYTES = 16 << 20
+    CODE_SHUTTING_DOWN = 16
+    RESPONSE_BYTES_MAX = 60000
+
+# Bounds of the core <- names in wa.limits.  The lower-case limit name is the override's name.
+BOUNDS = {
+    "handshake_step_ms": "HANDSHAKE_STEP_MS_MAX",
+    "authenticate_ms": "AUTHENTICATE_MS_MAX",
+    "idle_ms": "IDLE_MS_MAX",
+    "close_flush_ms": "CLOSE_FLUSH_MS_MAX",
+    "linger_ms": "LINGER_MS",
+    "resend_after_ms": "RESEND_AFTER_MS",
+    "resends": "RESENDS_MAX",
+    "window": "DELIVERY_WINDOW_MAX",
+    "window_bytes": "DELIVERY_WINDOW_BYTES_MAX",
+    "sender_window": "SENDER_WINDOW_MAX",
+    "mailbox": "MAILBOX_ENVELOPES_MAX",
+    "output_bytes": "OUTPUT_BYTES_MAX",
+    "bus_bytes": "BUS_BUFFER_BYTES_MAX",
+    "batch_bytes": "BATCH_BYTES_MAX",
+    "half_open": "HALF_OPEN_MAX",
+    "handshakes_per_s": "HANDSHAKES_PER_S_MAX",
+    "handshakes_per_address_per_s": "HANDSHAKES_PER_ADDRESS_PER_S_MAX",
+    "accepts_per_turn": "ACCEPTS_PER_TURN_MAX",
+    "request_bytes": "REQUEST_BODY_BYTES_MAX",
+    "body_bytes": "ENVELOPE_BODY_BYTES_MAX",
+    "connections": "CONNECTIONS_PER_WORKER_MAX",
+}
+
+
+cdef class Login:
+    cdef readonly object conn, intent, address, static_key, peer
+
+
+cdef class Request:
+    cdef readonly object conn, address, static_key, peer, request_id, method, body
+
+
+cdef class PeerMessage:
+    cdef readonly object worker, body
+
+
+cdef class Gone:
+    cdef readonly object address
+
+
+cdef str peer_text(const PeerName* peer):
+    if peer.family == 4:
+        return socket.inet_ntop(socket.AF_INET, (<const char*>peer.address)[:4])
+    if peer.family == 6:
+        return socket.inet_ntop(socket.AF_INET6, (<const char*>peer.address)[:16])
+    return ""
+
+
+cdef object event_of(const ColdEvent* e):
+    """The Python face of one cold event."""
+    cdef Login login
+    cdef Request request
+    cdef PeerMessage message
+    cdef Gone gone
+    cdef object conn = <uint64_t>e.generation << 32 | e.conn
+    cdef bytes key = (<const char*>e.static_key)[:32] if e.has_key else b""
+    cdef bytes body = (<const char*>e.body)[:e.body_n] if e.body_n else b""
+    if e.what == COLD_LOGIN:
+        login = Login.__new__(Login)
+        login.conn, login.intent, login.address, login.static_key = conn, e.intent, e.address, key
+        login.peer = peer_text(&e.peer)
+        return login
+    if e.what == COLD_REQUEST:
+        request = Request.__new__(Request)
+        request.conn, request.address, request.static_key = conn, e.address, key
+        request.peer = peer_text(&e.peer)
+        request.request_id, request.method, request.body = e.request_id, e.method, body
+        return request
+    if e.what == COLD_PEER:
+        message = PeerMessage.__new__(PeerMessage)
+        message.worker, message.body = e.request_id, body
+        return message
+    gone = Gone.__new__(Gone)
+    gone.address = e.address
+    return gone
+
+
+cdef void count_one(void* context, uint64_t recipient, uint8_t priority, uint64_t seq) noexcept nogil:
+    cdef Core* w = <Core*>context
+    cdef Device* d = directory_find(&w.directory, recipient)
+    if d != NULL:
+        d.held += 1
+    if seq > w.mail_seq:
+        w.mail_seq = seq
+
+
+cdef void note_receipts(void* context, uint64_t owner, uint8_t level, uint64_t zero) noexcept nogil:
+    cdef Device* d = directory_find(&(<Core*>context).directory, owner)
+    if d != NULL:
+        d.has_receipts = 1
+
+
+cdef class Loop:
+    cdef Core* w
+    cdef object store                 # keeps the MailStore alive
+    cdef object sink
+    cdef object run_dir
+    cdef object bus_socket
+    cdef bint stopping
+    cdef bint interrupted
+    cdef bint woken
+    cdef bint started
+    cdef uint64_t next_tick_ms
+    cdef uint64_t next_connect_ms
+
+    def __cinit__(self, *, int worker, int workers, MailStoreBase store, object sink, bytes static_private,
+                  bytes certificate, str run_dir, dict overrides=None):
+        if sodium_init() < 0:
+            raise LocalError("libsodium cannot be initialised: no source of randomness")
+        if not 0 <= worker < workers or len(static_private) != 32 or not 0 < len(certificate) <= 128:
+            raise LocalError("a Loop needs worker < workers, a 32-byte static key and a certificate of at most 128 bytes")
+        self.w = <Core*>calloc(1, sizeof(Core))
+        if self.w == NULL:
+            raise MemoryError
+        cdef Core* w = self.w
+        w.worker, w.workers = worker, workers
+        w.dirty_head = w.drain_head = w.resume_head = NONE_INDEX
+        w.listener = w.bus_listener = -1
+        w.poller = poller_create()
+        if w.poller == NULL:
+            raise OSError("the event source cannot be made: out of descriptors or memory")
+        w.store = store.pointer()
+        store.attach(w.poller)
+        self.store, self.sink, self.run_dir = store, sink, run_dir
+        w.read_buf = <uint8_t*>malloc(READ_CHUNK_BYTES)
+        w.seal_buf = <uint8_t*>malloc(RECORD_BYTES_MAX)
+        w.arena_n = ARENA_BYTES
+        w.arena = <uint8_t*>malloc(ARENA_BYTES)
+        if (w.read_buf == NULL or w.seal_buf == NULL or w.arena == NULL or bus_init(w) != 0
+                or conntable_init(&w.conns) != 0 or directory_init(&w.directory) != 0 or custody_init(&w.custody) != 0):
+            raise MemoryError
+        slab_init(&w.slab, <uint64_t>SLAB_LIMIT_MIB << 20, SLAB_CACHED_BYTES)
+        self.read_clock()
+        wheel_init(&w.wheel, w.now_ms)
+        memcpy(w.static_private, <const char*>static_private, 32)
+        crypto_scalarmult_base(w.static_public, w.static_private)
+        memcpy(w.certificate, <const char*>certificate, len(certificate))
+        w.certificate_n = <uint32_t>len(certificate)
+        self.set_bounds(overrides or {})
+        self.next_tick_ms = w.now_ms
+
+    def __dealloc__(self):
+        cdef Core* w = self.w
+        cdef uint32_t i
+        if w == NULL:
+            return
+        if w.poller != NULL:
+            if self.store is not None:
+                (<MailStoreBase>self.store).attach(NULL)
+            for i in range(w.conns.chunks_n * 1024):
+                if conn_at(&w.conns, i).state != CONN_FREE:
+                    conn_end(w, conn_at(&w.conns, i))
+            bus_destroy(w)
+            w.poller.destroy(w.poller)
+        for i in range(w.cold_n):
+            free(w.cold[i].body)
+        free(w.cold)
+        conntable_destroy(&w.conns)
+        directory_destroy(&w.directory)
+        custody_destroy(&w.custody)
+        slab_destroy(&w.slab)
+        free(w.read_buf)
+        free(w.seal_buf)
+        free(w.arena)
+        sodium_memzero(w, sizeof(Core))
+        free(w)
+
+    cdef void read_clock(self) noexcept nogil:
+        self.w.now_ms = self.w.poller.now_ns(self.w.poller) // 1000000
+        self.w.wall_ms = self.w.poller.wall_ms(self.w.poller)
+
+    cdef int set_bounds(self, dict overrides) except -1:
+        cdef Core* w = self.w
+        values = {field: getattr(limits, name) for field, name in BOUNDS.items()}
+        for name, value in overrides.items():
+            field = next((f for f, limit in BOUNDS.items() if limit.lower() == name), None)
+            if field is None or not isinstance(value, int) or value < 0:
+                raise LocalError(f"no bound {name!r} with a value like {value!r}")
+            values[field] = value
+        if not 0 < values["window"] <= limits.DELIVERY_WINDOW_MAX:
+            raise LocalError(f"delivery_window_max is 1..{limits.DELIVERY_WINDOW_MAX}")
+        values["retention_s"] = [RETENTION_S[Kind(k)] for k in range(KINDS_N)]
+        w.bounds = values
+        return 0
+
+    # --- the turn ---------------------------------------------------------------------------------------
+
+    cdef void step_poll(self) noexcept nogil:
+        cdef Core* w = self.w
+        cdef int timeout = wheel_wait_ms(&w.wheel, w.now_ms)
+        cdef uint64_t until = self.next_tick_ms if self.next_tick_ms < self.next_connect_ms else self.next_connect_ms
+        cdef int n
+        if w.custody.oldest != NULL and w.custody.oldest.linger_until_ms < until:
+            until = w.custody.oldest.linger_until_ms
+        if timeout < 0 or until < w.now_ms + timeout:
+            timeout = <int>(until - w.now_ms) if until > w.now_ms else 0
+        if w.resume_head != NONE_INDEX or w.cold_n or self.stopping:
+            timeout = 0
+        n = w.poller.wait(w.poller, w.events, EVENTS_MAX, timeout)
+        self.read_clock()
+        w.stats.turns += 1
+        if n < 0:
+            self.interrupted = n == -EINTR
+            n = 0
+        self.step_read(n)
+
+    cdef void step_read(self, int n) noexcept nogil:
+        cdef Core* w = self.w
+        cdef PollEvent* e
+        cdef Conn* c
+        cdef uint32_t what
+        cdef int i
+        for i in range(n):
+            e = &w.events[i]
+            if e.fd == WAKE_TOKEN_FD:
+                self.woken = True
+                continue
+            what = <uint32_t>(e.token >> 56)
+            if what == 0:
+                c = conn_by_handle(&w.conns, e.token)
+                if c == NULL or c.fd != e.fd:
+                    continue
+                self.on_socket(c, e.mask)
+            elif what == TOKEN_LISTENER:
+                accept_all(w)
+            elif what == TOKEN_BUS_IN:
+                inbox_readable(w, <uint32_t>e.token)
+            elif what == TOKEN_BUS_OUT:
+                if e.mask & READABLE:
+                    bus_lost(w, <uint32_t>e.token)     # simplex: readable means it hung up
+                else:
+                    bus_writable(w, <uint32_t>e.token)
+            elif what == TOKEN_BUS_LISTENER:
+                inbox_accept(w)
+
+    cdef void on_socket(self, Conn* c, uint32_t mask) noexcept nogil:
+        cdef Core* w = self.w
+        if mask & WRITABLE:
+            conn_flush(w, c)
+            mark_dirty(w, c)
+            if not c.flags & FLAG_WANT_WRITE and c.flags & FLAG_PAUSED:
+                self.resume_later(c)
+        if mask & READABLE and not c.flags & FLAG_PAUSED:
+            session_readable(w, c)
+        elif mask & HANGUP:
+            # A paused connection is not read, so its end shows only here.
+            begin_close(w, c, 0, 0)
+            c.flags |= FLAG_EOF
+
+    cdef void resume_later(self, Conn* c) noexcept nogil:
+        if not c.flags & FLAG_RESUME:
+            c.flags |= FLAG_RESUME
+            c.resume_next = self.w.resume_head
+            self.w.resume_head = c.index
+
+    cdef int step_cold(self) except -1:
+        """Python once per batch."""
+        cdef Core* w = self.w
+        cdef uint32_t i
+        cdef uint32_t n = w.cold_n
+        cdef ColdEvent* events = w.cold
+        self.interrupted = False
+        PyErr_CheckSignals()
+        if n:
+            # Handlers push further events (a refused login is Gone); they belong to the next batch.
+            w.cold = NULL
+            w.cold_n = w.cold_capacity = 0
+            batch = [event_of(&events[i]) for i in range(n)]
+            for i in range(n):
+                free(events[i].body)
+            free(events)
+            self.sink.on_batch(batch)
+        if self.woken:
+            self.woken = False
+            self.sink.on_wake()
+        if w.now_ms >= self.next_tick_ms:
+            self.next_tick_ms = w.now_ms + TICK_MS
+            self.sweep()
+            slab_trim(&w.slab, SLAB_CACHED_BYTES // 4)
+            self.sink.on_tick()
+        if w.now_ms >= self.next_connect_ms:
+            self.connect_peers()
+        return 0
+
+    cdef void step_after_cold(self) noexcept nogil:
+        cdef Core* w = self.w
+        take_commits(w)
+        self.fire_timers()
+        drain_all(w)
+        self.resume_all()
+        batch_submit(w)
+        bus_flush(w)
+        self.flush_dirty()
+        batch_submit(w)               # connections that ended at the flush commit what they had in flight
+
+    cdef void fire_timers(self) noexcept nogil:
+        cdef Core* w = self.w
+        cdef Timer* t
+        cdef int i
+        linger_fire(w)
+        for i in range(TIMERS_PER_TURN):
+            t = wheel_pop(&w.wheel, w.now_ms)
+            if t == NULL:
+                return
+            session_timer(w, <Conn*>t)
+
+    cdef void resume_all(self) noexcept nogil:
+        cdef Core* w = self.w
+        cdef uint32_t index = w.resume_head
+        cdef Conn* c
+        w.resume_head = NONE_INDEX
+        while index != NONE_INDEX:
+            c = conn_at(&w.conns, index)
+            index = c.resume_next
+            c.resume_next = NONE_INDEX
+            c.flags &= ~FLAG_RESUME
+            session_resume(w, c)
+
+    cdef void flush_dirty(self) noexcept nogil:
+        """The one place that writes to clients, and the one that releases connections."""
+        cdef Core* w = self.w
+        cdef uint32_t index
+        cdef Conn* c
+        while w.dirty_head != NONE_INDEX:     # closing one may write a receipt to another
+            index = w.dirty_head
+            c = conn_at(&w.conns, index)
+            w.dirty_head = c.dirty_next
+            c.dirty_next = NONE_INDEX
+            c.flags &= ~FLAG_DIRTY
+            if c.flags & FLAG_DOOMED:
+                begin_close(w, c, c.doom, 0)
+            elif c.flags & FLAG_EOF and c.state != CONN_CLOSING:
+                begin_close(w, c, 0, 0)
+            conn_flush(w, c)
+            if c.flags & FLAG_EOF and c.state != CONN_CLOSING:
+                begin_close(w, c, 0, 0)
+            if c.state == CONN_CLOSING and (c.flags & FLAG_EOF or not c.flags & FLAG_WANT_WRITE):
+                self.end(c)
+            else:
+                conn_quiet(w, c)
+
+    cdef void end(self, Conn* c) noexcept nogil:
+        """Off every list of this turn, then released."""
+        cdef Core* w = self.w
+        if c.flags & FLAG_DIRTY:              # begin_close put it back
+            unlink_dirty(w, c)
+        if c.flags & FLAG_RESUME:
+            unlink_resume(w, c)
+        unlink_drain(w, c)
+        conn_end(w, c)
+
+    cdef void connect_peers(self):
+        """Reaches every other worker; a dead one is tried again until the supervisor has restarted it."""
+        cdef Core* w = self.w
+        cdef uint32_t i
+        cdef bint missing = False
+        for i in range(w.workers):
+            if i == w.worker or w.peers[i].connected:
+                continue
+            if w.now_ms < w.peers[i].retry_ms:
+                missing = True
+                continue
+            try:
+                fd = connect_unix(bus_path(self.run_dir, i)).detach()
+            except OSError:
+                w.peers[i].retry_ms = w.now_ms + CONNECT_MS
+                missing = True
+                continue
+            bus_connected(w, i, fd)
+        self.next_connect_ms = w.now_ms + (CONNECT_MS if missing else TICK_MS)
+
+    cdef int sweep(self) except -1:
+        cdef StoreOp* op = batch_op(self.w, OP_SWEEP, 0)
+        if op != NULL:
+            op.accepted_s = <uint32_t>(self.w.wall_ms // 1000)
+            op.body_n = SWEEP_ITEMS
+        return 0
+
+    # --- running ------------------------------------------------------------------------------------------
+
+    def listen(self, fd: int) -> None:
+        self.w.listener = fd
+        if self.w.poller.watch(self.w.poller, fd, READABLE, <uint64_t>TOKEN_LISTENER << 56) < 0:
+            raise OSError("the listening socket cannot be watched")
+
+    def start(self) -> None:
+        """Counts what the mailbox holds and opens the bus; `run` does it when it was not done."""
+        cdef Core* w = self.w
+        if self.started:
+            return
+        self.started = True
+        # Places in mailboxes ascend across restarts even when everything was delivered in between.
+        w.mail_seq = w.wall_ms << 16
+        w.store.census(w.store, count_one, w)
+        w.store.receipt_census(w.store, note_receipts, w)
+        if w.workers > 1:
+            self.bus_socket = listen_unix(bus_path(self.run_dir, w.worker))
+            w.bus_listener = self.bus_socket.fileno()
+            if w.poller.watch(w.poller, w.bus_listener, READABLE, <uint64_t>TOKEN_BUS_LISTENER << 56) < 0:
+                raise OSError("the bus socket cannot be watched")
+
+    def run(self) -> None:
+        self.start()
+        while not self.stopping:
+            self.turn_until_cold()
+        self.drain_and_close()
+
+    def turn_until_cold(self) -> None:
+        """Turns without the GIL until there is something for Python to do, and does that."""
+        cdef Core* w = self.w
+        with nogil:
+            while True:
+                self.step_poll()
+                if (w.cold_n or self.woken or self.interrupted or self.stopping
+                        or w.now_ms >= self.next_tick_ms or w.now_ms >= self.next_connect_ms):
+                    break
+                self.step_after_cold()
+        self.step_cold()
+        with nogil:
+            self.step_after_cold()
+
+    cdef void drain_and_close(self):
+        """Every client is told; everything in custody is on disk when this returns."""
+        cdef Core* w = self.w
+        cdef uint32_t i
+        cdef uint64_t deadline = w.now_ms + STOP_MS
+        cdef Conn* c
+        if w.listener >= 0:
+            w.poller.unwatch(w.poller, w.listener)
+            w.listener = -1
+        for i in range(w.conns.chunks_n * 1024):
+            c = conn_at(&w.conns, i)
+            if c.state != CONN_FREE:
+                begin_close(w, c, CODE_SHUTTING_DOWN, 0)
+        with nogil:
+            self.step_after_cold()
+            while (w.conns.live_n or w.batch != NULL or w.batch_submitted_no != w.batch_done_no) and w.now_ms < deadline:
+                self.step_poll()
+                self.step_after_cold()
+        if self.bus_socket is not None:
+            w.poller.unwatch(w.poller, w.bus_listener)
+            w.bus_listener = -1
+            self.bus_socket.close()
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.w.poller.wake(self.w.poller)
+
+    def wake(self) -> None:
+        self.w.poller.wake(self.w.poller)
+
+    # --- what the cold path asks for --------------------------------------------------------------------------
+
+    def add_device(self, address: int) -> None:
+        if directory_add(&self.w.directory, address) == NULL:
+            raise MemoryError
+
+    def remove_device(self, address: int, code: int) -> None:
+        cdef Core* w = self.w
+        cdef Device* d = directory_find(&w.directory, address)
+        cdef StoreOp* op
+        if d == NULL:
+            return
+        if d.conn != NONE_INDEX:
+            begin_close(w, conn_at(&w.conns, d.conn), code, 0)
+        op = batch_op(w, OP_PURGE, 0)
+        if op == NULL:
+            raise MemoryError
+        op.recipient = address
+        directory_remove(&w.directory, address)
+
+    def admit(self, conn: int, address: int) -> bool:
+        cdef Conn* c = conn_by_handle(&self.w.conns, conn)
+        return c != NULL and session_admit(self.w, c, address) == 0
+
+    def refuse(self, conn: int, code: int, retry_after_ms: int = 0) -> bool:
+        cdef Conn* c = conn_by_handle(&self.w.conns, conn)
+        if c == NULL or c.state == CONN_CLOSING:
+            return False
+        begin_close(self.w, c, code, retry_after_ms)
+        return True
+
+    def respond(self, conn: int, request_id: int, status: int, body: bytes) -> bool:
+        cdef Conn* c = conn_by_handle(&self.w.conns, conn)
+        cdef Frame f
+        if len(body) > RESPONSE_BYTES_MAX:
+            raise LocalError(f"a response of {len(body)} bytes does not fit one record")
+        if c == NULL or c.state == CONN_CLOSING:
+            return False
+        if c.requests_open:
+            c.requests_open -= 1
+        memset(&f, 0, sizeof(Frame))
+        f.type = F_RESPONSE
+        f.number = request_id
+        f.extra = status
+        f.body = <const uint8_t*><const char*>body
+        f.body_n = <uint32_t>len(body)
+        return out_frame(self.w, c, &f) == 0
+
+    def notice(self, address: int, notice: int, body: bytes) -> bool:
+        cdef Device* d = directory_find(&self.w.directory, address)
+        cdef Frame f
+        if d == NULL or d.conn == NONE_INDEX or len(body) > RESPONSE_BYTES_MAX:
+            return False
+        memset(&f, 0, sizeof(Frame))
+        f.type = F_NOTICE
+        f.number = notice
+        f.body = <const uint8_t*><const char*>body
+        f.body_n = <uint32_t>len(body)
+        return out_frame(self.w, conn_at(&self.w.conns, d.conn), &f) == 0
+
+    def is_connected(self, address: int) -> bool:
+        cdef Device* d = directory_find(&self.w.directory, address)
+        return d != NULL and d.conn != NONE_INDEX
+
+    def is_waiting(self, recipient: int, sender: int, envelope_id: int) -> bool:
+        cdef Core* w = self.w
+        if custody_find(&w.custody, recipient, sender, envelope_id) != NULL:
+            return True
+        return w.store.contains(w.store, recipient, sender, envelope_id) == 1
+
+    def call_peer(self, worker: int, body: bytes) -> bool:
+        if not 0 <= worker < self.w.workers or worker == self.w.worker:
+            raise LocalError(f"worker {worker} is not another worker")
+        return bus_send(self.w, worker, BUS_COLD, NULL, 0, <const uint8_t*><const char*>body, <uint32_t>len(body), -1) == 0
+
+    def stats(self) -> dict:
+        cdef Core* w = self.w
+        counters = dict(w.stats)
+        counters.update(
+            connections=w.conns.live_n, half_open=w.conns.half_open_n, devices=w.directory.used,
+            custody_entries=w.custody.live, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
+        )
+        return counters
+
+
+def bus_path(run_dir: str, worker: int) -> str:
+    return os.path.join(run_dir, f"bus-{worker}.sock")
+
+
+cdef void unlink_dirty(Core* w, Conn* c) noexcept nogil:
+    cdef uint32_t* link = &w.dirty_head
+    while link[0] != c.index:
+        link = &conn_at(&w.conns, link[0]).dirty_next
+    link[0] = c.dirty_next
+    c.flags &= ~FLAG_DIRTY
+
+
+cdef void unlink_resume(Core* w, Conn* c) noexcept nogil:
+    cdef uint32_t* link = &w.resume_head
+    while link[0] != c.index:
+        link = &conn_at(&w.conns, link[0]).resume_next
+    link[0] = c.resume_next
+    c.flags &= ~FLAG_RESUME
+
+
+cdef void unlink_drain(Core* w, Conn* c) noexcept nogil:
+    cdef uint32_t* link = &w.drain_head
+    while link[0] != NONE_INDEX:
+        if link[0] == c.index:
+            link[0] = c.drain_next
+            return
+        link = &conn_at(&w.conns, link[0]).drain_next

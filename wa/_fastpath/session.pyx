@@ -1,0 +1,438 @@
+# cython: language_level=3
+# HOT: every byte from a client passes here; records are opened in place in the read buffer.
+"""Receiving side of connections; see session.pxd and docs/protocol.md, sections 1 and 2."""
+from libc.errno cimport EAGAIN, EINTR
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
+from libc.string cimport memcmp, memcpy, memmove, memset
+from wa._fastpath.batches cimport owner_of
+from wa._fastpath.bus cimport BUS_HANDOVER, BusHandover, bus_send
+from wa._fastpath.core cimport (
+    Active, ColdEvent, Conn, Core, Pending, COLD_LOGIN, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE,
+    CONN_HELLO, CONN_LIVE, CONN_REGISTERING, FLAG_ASKED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, READ_CHUNK_BYTES,
+)
+from wa._fastpath.delivery cimport conn_timer, resend
+from wa._fastpath.dispatch cimport on_frame
+from wa._fastpath.frames cimport FRAME_UNKNOWN, Frame, frame_parse
+from wa._fastpath.lifecycle cimport begin_close, busy_slot_ms, cold_push, conn_adopt, doom_with, go_live
+from wa._fastpath.noise cimport (
+    NOISE_E_AUTH, NOISE_IK, NOISE_XX, noise_done, noise_fallback, noise_open, noise_read, noise_split, noise_start,
+    noise_suite_available, noise_wipe, noise_write,
+)
+from wa._fastpath.output cimport (
+    buffer_free, buffer_reserve, conn_active, conn_flush, conn_watch, mark_dirty, out_pending, out_raw,
+)
+from wa._fastpath.poller cimport PeerName
+from wa._fastpath.sodium cimport sodium_memzero
+from wa._fastpath.timers cimport timer_set
+
+cdef enum:
+    HELLO_BYTES = 8
+    HANDSHAKE_MAX = 1024          # limits.HANDSHAKE_RECORD_BYTES_MAX
+    NOISE_MAX = 65535
+    LOGIN_BYTES = 9
+    BACKED_UP_BYTES = 65536       # output that a full socket has not taken: stop reading its requests
+    REGISTERING_MS = 300000       # limits.REGISTERING_MS_MAX
+    RECORD_NOISE = 1
+    RECORD_FALLBACK = 2
+    CODE_PROTOCOL_ERROR = 1
+    CODE_VERSION_UNSUPPORTED = 2
+    CODE_SUITE_UNSUPPORTED = 3
+    CODE_PATTERN_UNSUPPORTED = 4
+    CODE_HANDSHAKE_FAILED = 5
+    CODE_HANDSHAKE_TIMEOUT = 6
+    CODE_RECORD_TOO_LARGE = 7
+    CODE_FRAME_MALFORMED = 8
+    CODE_UNKNOWN_FRAME = 9
+    CODE_DECRYPT_FAILED = 10
+    CODE_BUSY = 13
+    CODE_SLOW_READER = 14
+    CODE_IDLE_TIMEOUT = 17
+    CODE_INTERNAL = 18
+
+
+# --- bytes ------------------------------------------------------------------------------------------------
+
+cdef inline uint32_t be32(const uint8_t* p) noexcept nogil:
+    return <uint32_t>p[0] << 24 | <uint32_t>p[1] << 16 | <uint32_t>p[2] << 8 | p[3]
+
+
+cdef void session_readable(Core* w, Conn* c) noexcept nogil:
+    cdef Active* a = c.active
+    cdef uint8_t* into = w.read_buf
+    cdef uint32_t room = READ_CHUNK_BYTES
+    cdef int64_t n
+    if c.flags & (FLAG_PAUSED | FLAG_DOOMED | FLAG_EOF) or c.state == CONN_CLOSING:
+        return
+    if a != NULL and a.in_n:
+        into = a.in_buf + a.in_n          # keep() made room for the whole record
+        room = a.in_capacity - a.in_n
+    n = w.poller.recv(w.poller, c.fd, into, room)
+    if n <= 0:
+        if n != -EAGAIN and n != -EINTR:
+            begin_close(w, c, 0, 0)
+        return
+    w.stats.bytes_in += n
+    c.heard_s = <uint32_t>(w.now_ms // 1000)
+    if into == w.read_buf:
+        keep(w, c, w.read_buf, <uint32_t>n, consume(w, c, w.read_buf, <uint32_t>n))
+    else:
+        a.in_n += <uint32_t>n
+        consume_kept(w, c)
+
+
+cdef void consume_kept(Core* w, Conn* c) noexcept nogil:
+    """Like a fresh read, but from the connection's own buffer, which what we call must not pull away."""
+    cdef Active* a = c.active
+    cdef uint8_t* buf = a.in_buf
+    cdef uint32_t n = a.in_n
+    cdef uint32_t capacity = a.in_capacity
+    a.in_buf = NULL
+    a.in_n = 0
+    a.in_capacity = 0
+    keep(w, c, buf, n, consume(w, c, buf, n))
+    buffer_free(w, &buf, &capacity)
+
+
+cdef void keep(Core* w, Conn* c, const uint8_t* data, uint32_t n, uint32_t used) noexcept nogil:
+    """Keeps an incomplete record (or records not to be read yet) with room for the whole of it."""
+    cdef uint32_t rest = n - used
+    cdef uint32_t need = rest
+    cdef Active* a
+    if c.active != NULL:
+        mark_dirty(w, c)
+    if rest == 0 or c.fd < 0 or c.state == CONN_CLOSING or c.flags & (FLAG_DOOMED | FLAG_EOF):
+        return
+    if c.state == CONN_HELLO:
+        need = HELLO_BYTES
+    elif rest >= 4:
+        need = 4 + be32(data + used)      # consume() has checked that length
+    else:
+        need = 64
+    if need < rest:
+        need = rest
+    a = conn_active(w, c)
+    if a == NULL or buffer_reserve(w, &a.in_buf, &a.in_capacity, 0, need) != 0:
+        doom_with(w, c, CODE_INTERNAL)
+        return
+    memcpy(a.in_buf, data + used, rest)
+    a.in_n = rest
+
+
+cdef uint32_t consume(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogil:
+    """Everything complete in data; returns how many bytes that was.  Stops when the connection pauses or ends."""
+    cdef uint32_t at = 0
+    cdef uint32_t length
+    while c.fd >= 0 and c.state != CONN_CLOSING and not c.flags & (FLAG_PAUSED | FLAG_DOOMED | FLAG_EOF):
+        if c.state == CONN_HELLO:
+            if n - at < HELLO_BYTES:
+                break
+            on_hello(w, c, data + at)
+            at += HELLO_BYTES
+            continue
+        if n - at < 4:
+            break
+        length = be32(data + at)
+        if not record_length_ok(c, length):
+            begin_close(w, c, CODE_RECORD_TOO_LARGE, 0)
+            break
+        if n - at < 4 + length:
+            break
+        if c.state == CONN_HANDSHAKE:
+            # What follows a finished handshake belongs to the owner: on_handshake takes it along.
+            if on_handshake(w, c, data + at + 4, length, data + at + 4 + length, n - at - 4 - length):
+                return n
+        else:
+            on_record(w, c, data + at + 4, length)
+        at += 4 + length
+    return at
+
+
+cdef bint record_length_ok(const Conn* c, uint32_t length) noexcept nogil:
+    if c.state == CONN_HANDSHAKE:
+        return 1 <= length <= HANDSHAKE_MAX
+    return 17 <= length <= NOISE_MAX
+
+
+cdef void on_record(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogil:
+    """One transport record, opened in place; its frames are views that die with this call."""
+    cdef int64_t plain_n = noise_open(&c.noise, c.suite, data, n, data)
+    cdef uint32_t at = 0
+    cdef int64_t used
+    cdef Frame f
+    if plain_n < 0:
+        w.stats.decrypt_failures += 1
+        begin_close(w, c, CODE_DECRYPT_FAILED, 0)
+        return
+    w.stats.records_in += 1
+    while at < plain_n and c.state != CONN_CLOSING and not c.flags & (FLAG_DOOMED | FLAG_EOF):
+        used = frame_parse(data + at, <size_t>(plain_n - at), &f)
+        if used <= 0:
+            w.stats.protocol_errors += 1
+            begin_close(w, c, CODE_UNKNOWN_FRAME if used == FRAME_UNKNOWN else CODE_FRAME_MALFORMED, 0)
+            return
+        w.stats.frames_in += 1
+        on_frame(w, c, &f)
+        at += <uint32_t>used
+    if c.flags & FLAG_WANT_WRITE and out_pending(c) > BACKED_UP_BYTES and not c.flags & FLAG_PAUSED:
+        c.flags |= FLAG_PAUSED
+        conn_watch(w, c)
+
+
+cdef void session_resume(Core* w, Conn* c) noexcept nogil:
+    if c.state == CONN_CLOSING or c.fd < 0 or not c.flags & FLAG_PAUSED:
+        return
+    if c.state == CONN_CLAIMED or c.outstanding >= w.bounds.sender_window:
+        return
+    if c.flags & FLAG_WANT_WRITE and out_pending(c) > BACKED_UP_BYTES:
+        return
+    c.flags &= ~FLAG_PAUSED
+    conn_watch(w, c)
+    if c.active != NULL and c.active.in_n:
+        consume_kept(w, c)
+
+
+# --- hello and handshake --------------------------------------------------------------------------------------
+
+cdef void on_hello(Core* w, Conn* c, const uint8_t* hello) noexcept nogil:
+    cdef const uint8_t* magic = <const uint8_t*>b"wa\r\n"
+    if memcmp(hello, magic, 4) != 0 or hello[7] != 0:
+        begin_close(w, c, CODE_PROTOCOL_ERROR, 0)
+    elif hello[4] != 1:
+        begin_close(w, c, CODE_VERSION_UNSUPPORTED, 0)
+    elif not noise_suite_available(hello[5]):
+        begin_close(w, c, CODE_SUITE_UNSUPPORTED, 0)
+    elif hello[6] != NOISE_XX and hello[6] != NOISE_IK:
+        begin_close(w, c, CODE_PATTERN_UNSUPPORTED, 0)
+    else:
+        memcpy(c.pending.hello, hello, HELLO_BYTES)
+        c.suite = hello[5]
+        c.state = CONN_HANDSHAKE
+
+
+cdef bint admission(Core* w, const PeerName* peer) noexcept nogil:
+    """Budgets per second, in all and per address, before any Diffie-Hellman."""
+    cdef uint64_t second = w.now_ms // 1000
+    cdef uint32_t slot = 2166136261
+    cdef int i
+    if second != w.budget_second:
+        w.budget_second = second
+        w.budget_used = 0
+        w.sheds_this_second = 0
+        memset(w.address_budget, 0, sizeof(w.address_budget))
+    if w.budget_used >= w.bounds.handshakes_per_s:
+        return False
+    if peer.family:
+        for i in range(16):
+            slot = (slot ^ peer.address[i]) * 16777619
+        slot = (slot ^ slot >> 16) & 4095
+        if w.address_budget[slot] >= w.bounds.handshakes_per_address_per_s:
+            return False
+        w.address_budget[slot] += 1
+    w.budget_used += 1
+    return True
+
+
+cdef int send_handshake(Core* w, Conn* c, uint8_t kind, const uint8_t* payload, uint32_t payload_n) noexcept nogil:
+    cdef uint8_t out[5 + 512]
+    cdef uint8_t ephemeral[32]
+    cdef int64_t n
+    w.poller.random(w.poller, ephemeral, 32)
+    n = noise_write(&c.pending.hs, ephemeral, payload, payload_n, out + 5, 512)
+    sodium_memzero(ephemeral, 32)
+    if n < 0:
+        return -1
+    out[0] = 0
+    out[1] = 0
+    out[2] = <uint8_t>((n + 1) >> 8)
+    out[3] = <uint8_t>(n + 1)
+    out[4] = kind
+    return out_raw(w, c, out, <uint32_t>(n + 5))
+
+
+cdef int first_message(Core* w, Conn* c, const uint8_t* msg, uint32_t n, uint8_t* payload, int64_t* payload_n) noexcept nogil:
+    """The client's first Noise message: start as responder, answer it, fall back when IK does not open."""
+    cdef Pending* p = c.pending
+    cdef uint8_t pattern = p.hello[6]
+    noise_start(&p.hs, pattern, c.suite, False, p.hello, HELLO_BYTES, w.static_private, w.static_public, NULL)
+    payload_n[0] = noise_read(&p.hs, msg, n, payload, 64)
+    if pattern == NOISE_IK:
+        if payload_n[0] == NOISE_E_AUTH:
+            payload_n[0] = 0
+            if noise_fallback(&p.hs, p.hello, HELLO_BYTES) < 0:
+                return -1
+            return send_handshake(w, c, RECORD_FALLBACK, w.certificate, w.certificate_n)
+        if payload_n[0] < 0:
+            return -1
+        return send_handshake(w, c, RECORD_NOISE, NULL, 0)
+    if payload_n[0] < 0:
+        return -1
+    if payload_n[0] > 0:
+        return -1                 # the protocol has no payload there, and nobody has authenticated it
+    return send_handshake(w, c, RECORD_NOISE, w.certificate, w.certificate_n)
+
+
+cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
+    """True when the connection (with `rest`) has gone to its owner or waits for the registry."""
+    cdef Pending* p = c.pending
+    cdef uint8_t payload[64]
+    cdef int64_t payload_n = 0
+    cdef uint64_t deadline
+    if record[0] != RECORD_NOISE:
+        begin_close(w, c, CODE_PROTOCOL_ERROR, 0)
+        return False
+    p.messages += 1
+    if p.messages == 1:
+        if not admission(w, &p.peer):
+            w.stats.sheds += 1
+            begin_close(w, c, CODE_BUSY, busy_slot_ms(w))
+            return False
+        if first_message(w, c, record + 1, n - 1, payload, &payload_n) != 0:
+            payload_n = -1
+    else:
+        payload_n = noise_read(&p.hs, record + 1, n - 1, payload, 64)
+    if payload_n < 0:
+        w.stats.handshake_failures += 1
+        begin_close(w, c, CODE_HANDSHAKE_FAILED, 0)
+        return False
+    if not noise_done(&p.hs):
+        deadline = w.now_ms + w.bounds.handshake_step_ms
+        if deadline > p.started_ms + w.bounds.authenticate_ms:
+            deadline = p.started_ms + w.bounds.authenticate_ms
+        timer_set(&w.wheel, &c.timer, deadline)
+        return False
+    memcpy(p.static_key, p.hs.rs, 32)
+    noise_split(&p.hs, &c.noise)
+    w.stats.handshakes += 1
+    c.state = CONN_CLAIMED
+    if payload_n != LOGIN_BYTES or not login_payload_ok(c, payload):
+        begin_close(w, c, CODE_PROTOCOL_ERROR, 0)
+        return False
+    hand_over(w, c, rest, rest_n)
+    return True
+
+
+cdef bint login_payload_ok(Conn* c, const uint8_t* payload) noexcept nogil:
+    cdef uint64_t address = <uint64_t>be32(payload + 1) << 32 | be32(payload + 5)
+    cdef uint64_t number = address >> 8
+    c.pending.intent = payload[0]
+    c.address = address
+    if payload[0] > 1 or number == 0 or number >= <uint64_t>1000000000000000:
+        return False
+    return (address & 0xff == 0) == (payload[0] == 1)
+
+
+# --- hand-over to the owner --------------------------------------------------------------------------------------
+
+cdef void hand_over(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
+    cdef uint32_t owner = owner_of(w, c.address)
+    cdef BusHandover h
+    if owner == w.worker:
+        claim(w, c, rest, rest_n)
+        return
+    # The last handshake message must be out before the owner writes to the socket.
+    flush_handshake(w, c)
+    if c.flags & FLAG_EOF:
+        return
+    memset(&h, 0, sizeof(BusHandover))
+    h.noise = c.noise
+    h.address = c.address
+    h.suite = c.suite
+    h.intent = c.pending.intent
+    h.peer = c.pending.peer
+    h.started_age_ms = w.now_ms - c.pending.started_ms
+    memcpy(h.static_key, c.pending.static_key, 32)
+    w.poller.unwatch(w.poller, c.fd)
+    if bus_send(w, owner, BUS_HANDOVER, &h, sizeof(h), rest, rest_n, c.fd) != 0:
+        w.poller.watch(w.poller, c.fd, 0, <uint64_t>c.generation << 32 | c.index)
+        begin_close(w, c, CODE_BUSY, 500)
+        return
+    w.stats.hand_overs_out += 1
+    memset(&h, 0, sizeof(BusHandover))
+    c.fd = -1
+    c.flags |= FLAG_EOF
+    w.conns.half_open_n -= 1
+    c.state = CONN_CLOSING
+    mark_dirty(w, c)
+
+
+cdef void flush_handshake(Core* w, Conn* c) noexcept nogil:
+    conn_flush(w, c)
+    if out_pending(c):
+        begin_close(w, c, 0, 0)           # 100 bytes that a fresh socket does not take: a dead peer
+
+
+cdef void claim(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
+    """We are the owner: wait for the registry, reading nothing meanwhile."""
+    cdef Active* a
+    c.state = CONN_CLAIMED
+    c.flags |= FLAG_PAUSED
+    conn_watch(w, c)
+    if rest_n:
+        a = conn_active(w, c)
+        if a == NULL or buffer_reserve(w, &a.in_buf, &a.in_capacity, 0, rest_n) != 0:
+            doom_with(w, c, CODE_INTERNAL)
+            return
+        memcpy(a.in_buf, rest, rest_n)
+        a.in_n = rest_n
+    timer_set(&w.wheel, &c.timer, c.pending.started_ms + w.bounds.authenticate_ms)
+    if cold_push(w, COLD_LOGIN, c, NULL, 0) == NULL:
+        doom_with(w, c, CODE_INTERNAL)
+
+
+cdef void session_adopted(Core* w, const BusHandover* h, const uint8_t* rest, uint32_t n, int32_t fd) noexcept nogil:
+    cdef Conn* c = conn_adopt(w, fd)
+    if c == NULL:
+        w.poller.close(w.poller, fd)
+        return
+    w.stats.hand_overs_in += 1
+    c.noise = h.noise
+    c.address = h.address
+    c.suite = h.suite
+    c.pending.intent = h.intent
+    c.pending.peer = h.peer
+    c.pending.started_ms = w.now_ms - h.started_age_ms
+    memcpy(c.pending.static_key, h.static_key, 32)
+    claim(w, c, rest, n)
+
+
+cdef int session_admit(Core* w, Conn* c, uint64_t address) noexcept nogil:
+    if c.state == CONN_CLAIMED:
+        c.address = address
+        c.state = CONN_REGISTERING if c.pending.intent == 1 else CONN_ADMITTED
+    elif c.state == CONN_REGISTERING:
+        c.address = address
+        go_live(w, c)
+        return 0
+    else:
+        return -1
+    if not c.flags & FLAG_DOOMED:
+        session_resume(w, c)
+    return 0
+
+
+# --- time -------------------------------------------------------------------------------------------------------
+
+cdef void session_timer(Core* w, Conn* c) noexcept nogil:
+    cdef uint64_t quiet_ms
+    if c.state == CONN_CLOSING:
+        c.flags |= FLAG_EOF               # its close frame did not leave in time
+        mark_dirty(w, c)
+        return
+    if c.state == CONN_REGISTERING:
+        quiet_ms = w.now_ms - <uint64_t>c.heard_s * 1000
+        if quiet_ms < REGISTERING_MS and c.flags & FLAG_ASKED:
+            timer_set(&w.wheel, &c.timer, w.now_ms + REGISTERING_MS - quiet_ms)
+            return
+    if c.state != CONN_LIVE:
+        begin_close(w, c, CODE_HANDSHAKE_TIMEOUT, 0)
+        return
+    if w.now_ms >= <uint64_t>c.heard_s * 1000 + w.bounds.idle_ms:
+        begin_close(w, c, CODE_IDLE_TIMEOUT, 0)
+        return
+    if c.active != NULL and c.active.stalled_since_ms and (
+        w.now_ms >= c.active.stalled_since_ms + w.bounds.authenticate_ms
+    ):
+        begin_close(w, c, CODE_SLOW_READER, 0)
+        return
+    resend(w, c)
+    conn_timer(w, c)

@@ -1,0 +1,182 @@
+"""The registry over py-lmdb: one environment per worker, one named database per table.
+
+Layout: docs/storage.md, section "Registry".  Every commit fsyncs.  The map grows before it is full: it may
+not grow under an open transaction, so the room is looked at before one is begun.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lmdb
+
+from wa.errors import Code, LocalError, RemoteError
+from wa.storage.records import TABLES
+from wa.storage.registry import Change, Cursor, Registry, View
+
+FORMAT = 1
+MAP_BYTES = 64 << 20  # address space at the start; the file holds only what is used
+MAP_BYTES_MAX = 64 << 30
+MAP_ROOM_BYTES = 16 << 20  # before each write; over ten times what one registration or upload can touch
+_META = b"meta"
+_FORMAT_KEY = b"format"
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _failed(error: lmdb.Error) -> RemoteError:
+    full = isinstance(error, lmdb.MapFullError) or error.code in _OUT_OF_SPACE
+    return RemoteError(Code.STORAGE_FAILED, "the disk is full" if full else f"{type(error).__name__}")
+
+
+class _LmdbCursor(Cursor):
+    def __init__(self, txn: lmdb.Transaction[bytes], tables: dict[str, lmdb._Database]) -> None:
+        self._txn = txn
+        self._tables = tables
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        value: bytes | None = self._txn.get(key, db=self._tables[table])
+        return value
+
+    def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        with self._txn.cursor(self._tables[table]) as cursor:
+            if not cursor.set_range(prefix):
+                return
+            for key, value in cursor.iternext(keys=True, values=True):
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        try:
+            self._txn.put(key, value, db=self._tables[table])
+        except lmdb.Error as error:
+            raise _failed(error) from error
+
+    def delete(self, table: str, key: bytes) -> bool:
+        try:
+            return self._txn.delete(key, db=self._tables[table])
+        except lmdb.Error as error:
+            raise _failed(error) from error
+
+
+class LmdbRegistry(Registry):
+    """See `registry.py`.
+
+    path: the environment's directory, made (0700, files 0600) when missing; it may be open once per process.
+    sync=False leaves the fsync out, for the negative control of the power-loss test only.
+    Raises LocalError when the directory holds another format.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sync: bool = True,
+        map_bytes: int = MAP_BYTES,
+        map_bytes_max: int = MAP_BYTES_MAX,
+        map_room_bytes: int = MAP_ROOM_BYTES,
+    ) -> None:
+        super().__init__()
+        self._path = path
+        self._sync = sync
+        self._map_bytes = map_bytes
+        self._map_bytes_max = map_bytes_max
+        self._map_room_bytes = map_room_bytes
+        self._views = 0
+        self._writing = False
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._env: lmdb.Environment | None = None
+        self._tables: dict[str, lmdb._Database] = {}
+        self._open()
+
+    def _open(self) -> None:
+        # The map is never smaller than the file: LMDB takes the larger of the two by itself.
+        self._env = lmdb.open(
+            str(self._path),
+            map_size=self._map_bytes,
+            mode=0o600,
+            readahead=False,
+            sync=self._sync,
+            metasync=self._sync,
+            max_dbs=len(TABLES) + 1,
+            max_spare_txns=1,
+        )
+        env = self._env
+        meta = env.open_db(_META)
+        with env.begin(db=meta, write=True) as txn:
+            found = txn.get(_FORMAT_KEY)
+            if found is None:
+                txn.put(_FORMAT_KEY, b"%d" % FORMAT)
+        if found is not None and found != b"%d" % FORMAT:
+            self.close()
+            raise LocalError(
+                f"{self._path} holds registry format {found.decode(errors='replace')}, this version reads"
+                f" {FORMAT}: start the version of wa that wrote it, or follow docs/storage.md, Upgrades"
+            )
+        self._tables = {table: env.open_db(table.encode()) for table in TABLES}
+
+    @contextmanager
+    def read(self) -> Iterator[View]:
+        env = self._checked()
+        self._views += 1
+        try:
+            with env.begin() as txn:
+                yield View(_LmdbCursor(txn, self._tables), self._report_corrupt)
+        finally:
+            self._views -= 1
+
+    @contextmanager
+    def write(self) -> Iterator[Change]:
+        env = self._checked()
+        self._make_room(env)
+        try:
+            txn = env.begin(write=True)
+        except lmdb.Error as error:
+            self._recover(error)
+            raise _failed(error) from error
+        self._writing = True
+        done = False
+        try:
+            yield Change(_LmdbCursor(txn, self._tables), self._report_corrupt)
+            done = True
+        finally:
+            self._writing = False
+            if not done:
+                txn.abort()
+        try:
+            txn.commit()
+        except lmdb.Error as error:
+            self._recover(error)
+            raise _failed(error) from error
+
+    def close(self) -> None:
+        if self._writing or self._views:
+            raise LocalError("close the registry outside its transactions")
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _checked(self) -> lmdb.Environment:
+        if self._env is None:
+            raise LocalError("the registry is closed")
+        if self._writing:
+            raise LocalError("no transaction inside a write(): the Change is a View too")
+        return self._env
+
+    def _make_room(self, env: lmdb.Environment) -> None:
+        if self._views:
+            return  # the map may not move under an open view; the next write looks again
+        info = env.info()
+        used = (info["last_pgno"] + 1) * env.stat()["psize"]
+        size = info["map_size"]
+        if used + self._map_room_bytes > size and size < self._map_bytes_max:
+            env.set_mapsize(min(max(2 * size, used + self._map_room_bytes), self._map_bytes_max))
+
+    def _recover(self, error: lmdb.Error) -> None:
+        """After a failed write of its meta page LMDB refuses all work until it is opened anew."""
+        if isinstance(error, lmdb.PanicError) and not self._views:
+            self.close()
+            self._open()
