@@ -246,6 +246,14 @@ class Server:
         for connection in list(self.connections):
             connection.writer.transport.abort()
 
+    def sends(self) -> list[frames.Send]:
+        return [frame for frame in self.received if isinstance(frame, frames.Send)]
+
+    def prekeys_low(self, device: Device) -> None:
+        connection = self.live[device.address]
+        connection.send(frames.Notice(Notice.PREKEYS_LOW, methods.pack({"count": len(device.one_time)})))
+        connection.flush()
+
     # --- custody ---
 
     def take(self, connection: Connection, frame: frames.Send) -> None:

@@ -5,6 +5,7 @@ process there, so the names are part of this class's contract (`STEPS`).
 """
 
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,3 +258,18 @@ class Account:
     def close(self) -> None:
         self.store.close()
         self.lock.release()
+
+
+def is_wrapped(directory: Path) -> bool:
+    """Whether the keys in this account directory need a passphrase.  False when there is no account."""
+    path = directory / "account.db"
+    if not path.exists():
+        return False
+    connection = sqlite3.connect(path)
+    try:
+        found = connection.execute("SELECT 1 FROM settings WHERE name = ?", (_VAULT,)).fetchone()
+    except sqlite3.DatabaseError:
+        return False  # whoever opens the account will say what is wrong with it
+    finally:
+        connection.close()
+    return found is not None

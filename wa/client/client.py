@@ -299,6 +299,10 @@ class Client:
         """The handle of an earlier message, by its row in the history.  Raises LookupError."""
         return self._handle(row)
 
+    def has_row(self, row: int) -> bool:
+        """False for a placeholder whose readable message has come since."""
+        return self._account.history.has(row)
+
     async def mark_read(self, what: str | int) -> int:
         """Marks a conversation ("+1555…") or one up to a message id as read, and tells the senders.
 

@@ -109,6 +109,9 @@ class History:
             raise LookupError(f"no message {row}")
         return _message(found)
 
+    def has(self, row: int) -> bool:
+        return self._db.execute("SELECT 1 FROM messages WHERE row = ?", (row,)).fetchone() is not None
+
     def find(self, sender: int, message_id: int) -> StoredMessage | None:
         found = self._db.execute(
             f"SELECT {_COLUMNS} FROM messages WHERE sender = ? AND id = ?", (sender, signed(message_id))

@@ -68,6 +68,11 @@ class Message:
         return f"<Message {self.id} {self.state.name.lower()}>"
 
     @property
+    def stored(self) -> StoredMessage:
+        """The line of history as it is now."""
+        return self._load()
+
+    @property
     def state(self) -> State:
         return self._load().state
 
