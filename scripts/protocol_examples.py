@@ -11,16 +11,20 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from wa import limits
 from wa.errors import Code
-from wa.ids import Address, address_of
+from wa.ids import address_of
 from wa.noise import backend, certificate
 from wa.noise.patterns import Suite
 from wa.noise.primitives import public_key
 from wa.noise.records import Intent, Login
-from wa.noise.session import ClientSession, LoginReceived, RecordPlain, ServerSession
+from wa.noise.session import ClientSession, RecordPlain, ServerSession, State
 from wa.wire import frames, methods
 from wa.wire.methods import Kind, Method, Notice
+
+Body = dict[str, Any]
 
 DOCUMENT = Path(__file__).parent.parent / "docs/protocol.md"
 BEGIN = "<!-- begin: scripts/protocol_examples.py -->"
@@ -71,60 +75,61 @@ def make_certificate(static_private: bytes) -> bytes:
 
 
 def numbers() -> list[str]:
-    rows = [f"varint {n:<22} {frames.encode(frames.F_PING, number=n)[1:].hex()}" for n in (0, 127, 128, 300, 2**64 - 1)]
-    rows += [f"address {who:<21} {address:016x}" for who, address in (("+15551230001, device 1", ALICE),)]
-    return rows
+    rows = [f"varint {n:<32} {frames.varint(n).hex()}" for n in (0, 127, 128, 300, 2**64 - 1)]
+    return [*rows, f"address of +15551230001, device 1      {ALICE:016x}"]
 
 
 # --- frames -------------------------------------------------------------------------------------------
 
 
-def frame_examples() -> list[tuple[str, bytes]]:
+def frame_examples() -> list[tuple[str, frames.Frame]]:
     """One of each frame, with what it says."""
-    f, e = frames, frames.encode
     first, second = IDS
-    stock = methods.pack({})
+    counts = methods.pack({"count": 100, "signed_id": 1})
     return [
-        ("open: version 1, no flags", e(f.F_OPEN, number=1)),
-        ("ping: token 300", e(f.F_PING, number=300)),
-        ("pong: token 300", e(f.F_PONG, number=300)),
-        ("close: busy, come back in 1500 ms", e(f.F_CLOSE, number=Code.BUSY, extra=1500)),
-        ("ready: version 1, 3 queued, the time", e(f.F_READY, number=1, extra=3, address=NOW_S * 1000)),
-        ("error: unknown_frame", e(f.F_ERROR, number=Code.UNKNOWN_FRAME, body=b"extension 81 is not known")),
-        ("request 7: keys.stock {}", e(f.F_REQUEST, number=7, extra=Method.KEYS_STOCK, body=stock)),
-        (
-            "response 7: ok {count: 100, signed_id: 1}",
-            e(f.F_RESPONSE, number=7, extra=0, body=methods.pack({"count": 100, "signed_id": 1})),
-        ),
-        (
-            'response 8: account_unknown {detail: ""}',
-            e(f.F_RESPONSE, number=8, extra=Code.ACCOUNT_UNKNOWN, body=methods.pack({"detail": ""})),
-        ),
-        (
-            "notice: prekeys_low {count: 20}",
-            e(f.F_NOTICE, number=Notice.PREKEYS_LOW, body=methods.pack({"count": 20})),
-        ),
-        ("accepted: by +15551230002/1", e(f.F_ACCEPTED, address=BOB, id=first)),
-        ("delivered", e(f.F_DELIVERED, address=BOB, id=first)),
-        ("read", e(f.F_READ, address=BOB, id=first)),
-        ("refused: mailbox_full", e(f.F_REFUSED, address=BOB, id=first, number=Code.MAILBOX_FULL)),
-        ("stored_receipt: seq 5, read", e(f.F_STORED_RECEIPT, number=5, extra=f.F_READ, address=BOB, id=first)),
+        ("open: version 1, no flags", frames.Open(1)),
+        ("ping: token 300", frames.Ping(300)),
+        ("pong: token 300", frames.Pong(300)),
+        ("close: busy, come back in 1500 ms", frames.Close(Code.BUSY, 1500)),
+        ("ready: version 1, 3 queued, the time", frames.Ready(1, 3, NOW_S * 1000)),
+        ("error: unknown_frame", frames.Error(Code.UNKNOWN_FRAME, b"extension 81 is not known")),
+        ("request 7: keys.stock {}", request(7, Method.KEYS_STOCK, {})),
+        ("response 7: ok {count: 100, signed_id: 1}", frames.Response(7, Code.OK, counts)),
+        ('response 8: account_unknown {detail: ""}', failure(8, Code.ACCOUNT_UNKNOWN)),
+        ("notice: prekeys_low {count: 20}", frames.Notice(Notice.PREKEYS_LOW, methods.pack({"count": 20}))),
+        ("accepted: for +15551230002/1", frames.Accepted(BOB, first)),
+        ("delivered", frames.Delivered(BOB, first)),
+        ("read", frames.Read(BOB, first)),
+        ("refused: mailbox_full", frames.Refused(BOB, first, Code.MAILBOX_FULL)),
+        ("stored_receipt: seq 5, read", frames.StoredReceipt(5, frames.Level.READ, BOB, first)),
         (
             "stored_receipt: seq 6, refused with expired",
-            e(f.F_STORED_RECEIPT, number=6, extra=f.F_REFUSED, address=BOB, id=second, code=Code.EXPIRED),
+            frames.StoredReceipt(6, frames.Level.REFUSED, BOB, second, Code.EXPIRED),
         ),
-        ("ack: seq 1", e(f.F_ACK, number=1)),
-        ("ack_range: seq 1 to 64", e(f.F_ACK_RANGE, number=1, extra=64)),
-        ("mark_read: from +15551230001/1", e(f.F_MARK_READ, address=ALICE, id=first)),
-        ('send: text "hi"', e(f.F_SEND, kind=Kind.TEXT, address=BOB, id=first, body=b"hi")),
-        ("send_ttl: call, 30 s", e(f.F_SEND_TTL, kind=Kind.CALL, address=BOB, id=second, extra=30, body=b"ring")),
-        ("deliver: seq 1, text", e(f.F_DELIVER, kind=Kind.TEXT, number=1, address=ALICE, id=first, body=b"hi")),
+        ("ack: seq 1", frames.Ack(1)),
+        ("ack_range: seq 1 to 64", frames.AckRange(1, 64)),
+        ("mark_read: from +15551230001/1", frames.MarkRead(ALICE, first)),
+        ('send: text "hi"', frames.Send(Kind.TEXT, BOB, first, b"hi")),
+        ("send_ttl: call, 30 s", frames.Send(Kind.CALL, BOB, second, b"ring", ttl_s=30)),
+        ("deliver: seq 1, text", frames.Deliver(Kind.TEXT, 1, ALICE, first, b"hi")),
         (
             "deliver_queued: seq 2, text, accepted at 1800000000",
-            e(f.F_DELIVER_QUEUED, kind=Kind.TEXT, number=2, address=ALICE, id=second, extra=NOW_S, body=b"hi"),
+            frames.Deliver(Kind.TEXT, 2, ALICE, second, b"hi", accepted_at_s=NOW_S),
         ),
-        ("extension 81: 2 bytes", e(f.F_EXTENSION, kind=1, body=b"\xca\xfe")),
+        ("extension 81: 2 bytes", frames.Extension(0x81, b"\xca\xfe")),
     ]
+
+
+def request(request_id: int, method: Method, body: Body) -> frames.Request:
+    return frames.Request(request_id, method, methods.pack(body))
+
+
+def response(request_id: int, body: Body) -> frames.Response:
+    return frames.Response(request_id, Code.OK, methods.pack(body))
+
+
+def failure(request_id: int, code: Code) -> frames.Response:
+    return frames.Response(request_id, code, methods.pack({"detail": ""}))
 
 
 # --- sessions -----------------------------------------------------------------------------------------
@@ -154,24 +159,23 @@ class Tape:
 
     def handshake(self, *labels: str) -> None:
         """Crosses until both sides are done; each label, "C …" or "S …", names one crossing."""
-        hello = True
+        hello_bytes = limits.HELLO_BYTES
         for label in labels:
             here, there = (self.client, self.server) if label[0] == "C" else (self.server, self.client)
             data = here.bytes_to_send()
-            if hello:
-                self._row("C> hello", data[:8])
-            self._row(f"{label[0]}> {label[2:]}", data[8:] if hello else data)
-            hello = False
-            events = there.receive(data)
-            if there is self.server and events:
-                assert isinstance(events[0], LoginReceived)
+            if hello_bytes:
+                self._row("C> hello", data[:hello_bytes])
+            self._row(f"{label[0]}> {label[2:]}", data[hello_bytes:])
+            hello_bytes = 0
+            there.receive(data)
+        assert self.client.state is self.server.state is State.RECORD
 
-    def say(self, who: str, *said: tuple[str, bytes]) -> None:
+    def say(self, who: str, *said: tuple[str, frames.Frame]) -> None:
         """One record with these frames."""
         here, there = (self.client, self.server) if who == "C" else (self.server, self.client)
-        plain = b"".join(frame for _, frame in said)
+        plain = b"".join(frames.encode(frame) for _, frame in said)
         for label, frame in said:
-            self._row(f"{who}: {label}", frame)
+            self._row(f"{who}: {label}", frames.encode(frame))
         here.send_record(plain)
         data = here.bytes_to_send()
         self._row(f"{who}> record", data)
@@ -181,54 +185,48 @@ class Tape:
         self.rows += [label, *hex_lines(data)]
 
 
-def request(request_id: int, method: Method, body: methods.Params) -> bytes:
-    return frames.encode(frames.F_REQUEST, number=request_id, extra=method, body=methods.pack(body))
-
-
-def response(request_id: int, body: methods.Params) -> bytes:
-    return frames.encode(frames.F_RESPONSE, number=request_id, extra=Code.OK, body=methods.pack(body))
-
-
-def close() -> tuple[str, bytes]:
-    return "close: ok", frames.encode(frames.F_CLOSE, number=Code.OK)
-
-
 def first_contact() -> list[str]:
     """XX, suite 01: a phone registers its number."""
-    tape = Tape(Suite.CHACHA, Login(Intent.REGISTER, Address(ALICE & ~0xFF)))
+    tape = Tape(Suite.CHACHA, Login(Intent.REGISTER, address_of(15551230001, 0)))
     tape.handshake("C XX 1", "S XX 2", "C XX 3")
     tape.say("C", ("request 1: register.request_code {}", request(1, Method.REGISTER_REQUEST_CODE, {})))
     tape.say("S", ("response 1: {expires_in_s: 600}", response(1, {"expires_in_s": 600})))
-    verify: methods.Params = {"code": "123456", "mode": "replace", "name": "phone"}
+    verify: Body = {"code": "123456", "mode": "replace", "name": "phone"}
     tape.say(
-        "C", ('request 2: register.verify {code: "123456", …}', request(2, Method.REGISTER_VERIFY, verify))
+        "C",
+        (
+            'request 2: register.verify {code: "123456", mode: "replace", name: "phone"}',
+            request(2, Method.REGISTER_VERIFY, verify),
+        ),
     )
-    tape.say("S", ("response 2: {address: +15551230001/1}", response(2, {"address": ALICE})))
-    tape.say("C", close())
+    tape.say("S", (f"response 2: {{address: {ALICE}}}", response(2, {"address": ALICE})))
+    tape.say("C", ("close: ok", frames.Close(Code.OK)))
     return tape.rows
 
 
 def return_and_chat() -> list[str]:
-    """IK, suite 02: the phone logs in, sends one message and receives a queued one."""
-    f, e, (first, second) = frames, frames.encode, IDS
+    """IK, suite 02: the phone logs in, receives a queued message and sends one."""
+    first, second = IDS
     tape = Tape(Suite.AESGCM, Login(Intent.LOG_IN, ALICE), known=SERVER)
     tape.handshake("C IK 1", "S IK 2")
-    tape.say("C", ("open: version 1", e(f.F_OPEN, number=1)))
-    queued = e(f.F_DELIVER_QUEUED, kind=Kind.TEXT, number=1, address=BOB, id=second, extra=NOW_S - 60, body=b"yo")
+    tape.say("C", ("open: version 1", frames.Open(1)))
     tape.say(
         "S",
-        ("ready: 1 queued", e(f.F_READY, number=1, extra=1, address=NOW_S * 1000)),
-        ("deliver_queued: seq 1, from +15551230002/1", queued),
+        ("ready: 1 queued", frames.Ready(1, 1, NOW_S * 1000)),
+        (
+            "deliver_queued: seq 1, text from +15551230002/1",
+            frames.Deliver(Kind.TEXT, 1, BOB, second, b"yo", accepted_at_s=NOW_S - 60),
+        ),
     )
     tape.say(
         "C",
-        ("ack: seq 1", e(f.F_ACK, number=1)),
-        ("send: text to +15551230002/1", e(f.F_SEND, kind=Kind.TEXT, address=BOB, id=first, body=b"hi")),
+        ("ack: seq 1", frames.Ack(1)),
+        ("send: text to +15551230002/1", frames.Send(Kind.TEXT, BOB, first, b"hi")),
     )
-    tape.say("S", ("delivered: accepted, too", e(f.F_DELIVERED, address=BOB, id=first)))
-    tape.say("C", ("mark_read", e(f.F_MARK_READ, address=BOB, id=second)))
-    tape.say("S", ("read", e(f.F_READ, address=BOB, id=first)))
-    tape.say("C", close())
+    tape.say("S", ("delivered: and so accepted", frames.Delivered(BOB, first)))
+    tape.say("C", ("mark_read", frames.MarkRead(BOB, second)))
+    tape.say("S", ("read", frames.Read(BOB, first)))
+    tape.say("C", ("close: ok", frames.Close(Code.OK)))
     return tape.rows
 
 
@@ -236,10 +234,9 @@ def new_server_key() -> list[str]:
     """XXfallback, suite 01: the phone knows a key that the server no longer has."""
     tape = Tape(Suite.CHACHA, Login(Intent.LOG_IN, ALICE), known=OLD_SERVER)
     tape.handshake("C IK 1", "S XXfallback 1", "C XXfallback 2")
-    tape.say("C", ("open: version 1", frames.encode(frames.F_OPEN, number=1)))
-    ready = frames.encode(frames.F_READY, number=1, address=NOW_S * 1000)
-    tape.say("S", ("ready: nothing queued", ready))
-    tape.say("S", ("close: shutting_down", frames.encode(frames.F_CLOSE, number=Code.SHUTTING_DOWN, extra=2000)))
+    tape.say("C", ("open: version 1", frames.Open(1)))
+    tape.say("S", ("ready: nothing queued", frames.Ready(1, 0, NOW_S * 1000)))
+    tape.say("S", ("close: shutting_down, come back in 2000 ms", frames.Close(Code.SHUTTING_DOWN, 2000)))
     return tape.rows
 
 
@@ -254,7 +251,7 @@ SESSIONS: tuple[tuple[str, Callable[[], list[str]]], ...] = (
 
 
 def markdown() -> str:
-    frame_rows = [line for what, data in frame_examples() for line in (what, *hex_lines(data))]
+    frame_rows = [line for what, frame in frame_examples() for line in (what, *hex_lines(frames.encode(frame)))]
     parts = ["### 10.1 Keys", "", *block(keys())]
     parts += ["### 10.2 Numbers", "", *block(numbers())]
     parts += ["### 10.3 Frames", "", *block(frame_rows)]
