@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from wa import limits
+from wa.client import content
+from wa.e2e.keys import PreKeyBundle
+from wa.e2e.sessions import Sessions
+from wa.e2e.stores import MemoryStore
 from wa.errors import Code
 from wa.ids import address_of
 from wa.noise import backend, certificate
@@ -33,6 +37,7 @@ HEX_BYTES_PER_LINE = 48
 
 NOW_S = 1_800_000_000
 ALICE, BOB = address_of(15551230001, 1), address_of(15551230002, 1)
+LENGTHS = 0, 63, 64, 1023, 1024, 5000, 60_000
 IDS = 0x0102030405060708, 0x1112131415161718
 
 
@@ -247,6 +252,50 @@ SESSIONS: tuple[tuple[str, Callable[[], list[str]]], ...] = (
 )
 
 
+# --- inside a body ------------------------------------------------------------------------------------
+
+
+def chooser(*labels: str) -> Callable[[int], bytes]:
+    """A source of "random" bytes: the keys of these labels, one after the other."""
+    rest = iter(labels)
+    return lambda n: key(next(rest))[:n]
+
+
+def bodies() -> list[str]:
+    """The first message from +15551230001/1 to +15551230002/1, the next one, and the first answer."""
+    labels = "bob identity", "bob signed prekey", "bob one-time prekey", "bob ratchet"
+    bob = Sessions(MemoryStore(), BOB, now=lambda: NOW_S, random=chooser(*labels))
+    bob.create_identity()
+    keys = bob.prekey_upload(stock_on_server=limits.ONE_TIME_PREKEYS_MAX - 1)
+    one_time_id, one_time = keys.one_time[0]
+    signed = keys.signed_prekey_id, keys.signed_prekey, keys.signed_prekey_signature
+    labels = "alice identity", "alice base key", "alice ratchet", "alice ratchet 2"
+    alice = Sessions(MemoryStore(), ALICE, now=lambda: NOW_S, random=chooser(*labels))
+    alice.create_identity()
+    alice.start_session(PreKeyBundle(BOB, keys.identity_key, *signed, one_time_id, one_time))
+    rows = ["+15551230002/1 has published:"]
+    for what, data in (
+        ('identity key, seed "wa example bob identity"', keys.identity_key),
+        (f'signed prekey {signed[0]}, private "wa example bob signed prekey"', keys.signed_prekey),
+        ("its signature", keys.signed_prekey_signature),
+        (f'one-time prekey {one_time_id}, private "wa example bob one-time prekey"', one_time),
+    ):
+        rows += [what, *hex_lines(data)]
+    rows += ["", '+15551230001/1 has identity seed "wa example alice identity", base key "wa example alice base key",']
+    rows += ['first ratchet key "wa example alice ratchet"; the answer is under "wa example bob ratchet"']
+    for sender, receiver, text in ((alice, bob, "hello"), (alice, bob, "are you there?"), (bob, alice, "yes")):
+        plain = content.encode(content.Text(text, NOW_S * 1000))
+        body = sender.encrypt(receiver.address, plain)
+        assert receiver.decrypt(sender.address, body) == plain
+        rows += [f'content: text "{text}", padded', *hex_lines(plain), "body", *hex_lines(body)]
+    return rows
+
+
+def padded_lengths() -> list[str]:
+    rows = (f"{n:>6} bytes of content are padded to {content.padded_length(n):>6}" for n in LENGTHS)
+    return list(rows)
+
+
 # --- the document -------------------------------------------------------------------------------------
 
 
@@ -257,6 +306,7 @@ def markdown() -> str:
     parts += ["### 10.3 Frames", "", *block(frame_rows)]
     for number, (title, play) in enumerate(SESSIONS, 4):
         parts += [f"### 10.{number} {title}", "", *block(play())]
+    parts += ["### 10.7 Inside a body", "", *block(bodies()), *block(padded_lengths())]
     return "\n".join(parts)
 
 
