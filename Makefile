@@ -58,10 +58,10 @@ check: .venv/test.stamp
 	$(PY) -m mypy --strict $(TYPED)
 	$(PY) -m pytest -q tests/unit/test_tidy.py tests/unit/test_imports.py tests/unit/test_protocol_doc.py
 
-EXAMPLES = 5000
+EXAMPLES = 2000
 fuzz: .venv/test.stamp build/debug.stamp
-	WA_FUZZ_EXAMPLES=$(EXAMPLES) $(PY) -m pytest -m hypothesis --hypothesis-profile=fuzz \
-	    $(SEED:%=--hypothesis-seed=%) --timeout=3600 $(ARGS)
+	WA_FUZZ_EXAMPLES=$(EXAMPLES) $(PY) -m pytest -m hypothesis -v --timeout=3600 --hypothesis-show-statistics \
+	    $(SEED:%=--hypothesis-seed=%) $(ARGS)
 
 clean:
 	rm -rf .venv build dist wa.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

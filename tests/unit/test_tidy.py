@@ -158,14 +158,41 @@ def test_nothing_is_left_for_later() -> None:
     assert [named(path) for path in SOURCES if later.search(path.read_text())] == []
 
 
+def swallows(handler: ast.ExceptHandler) -> bool:
+    """True for one that catches everything and does not end by raising it again."""
+    if handler.type is None:
+        return True
+    everything = {"Exception", "BaseException"} & {n.id for n in ast.walk(handler.type) if isinstance(n, ast.Name)}
+    last = handler.body[-1]
+    return bool(everything) and not (isinstance(last, ast.Raise) and last.exc is None)
+
+
 def test_no_error_is_swallowed_whole() -> None:
     blind = []
     for path in SOURCES:
-        for _, line in statements(path.read_text()):
+        source = path.read_text()
+        if path.suffix == ".py":
+            handlers = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler)]
+            blind += [f"{named(path)}:{handler.lineno}" for handler in handlers if swallows(handler)]
+            continue
+        for _, line in statements(source):
             words = [token.string for token in line]
             if words[0] == "except" and words[1] in (":", "Exception", "BaseException"):
                 blind.append(f"{named(path)}:{line[0].start[0]}")
     assert blind == []
+
+
+def test_what_counts_as_swallowing() -> None:
+    source = "try:\n    f()\nexcept {}:\n    g()\n    {}\n"
+    for what, end, expected in (
+        ("Exception", "raise", False),
+        ("BaseException", "raise", False),
+        ("(ValueError, Exception)", "return", True),
+        ("Exception", "raise ValueError", True),
+        ("ValueError", "pass", False),
+    ):
+        (handler,) = [n for n in ast.walk(ast.parse(source.format(what, end))) if isinstance(n, ast.ExceptHandler)]
+        assert swallows(handler) is expected, (what, end)
 
 
 def test_tests_do_not_sleep() -> None:
