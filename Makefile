@@ -56,7 +56,8 @@ test: .venv/test.stamp build/debug.stamp
 check: .venv/test.stamp
 	$(PY) -m ruff check .
 	$(PY) -m mypy --strict $(TYPED)
-	$(PY) -m pytest -q tests/unit/test_tidy.py tests/unit/test_imports.py tests/unit/test_protocol_doc.py
+	$(PY) -m pytest -q tests/unit/test_tidy.py tests/unit/test_imports.py tests/unit/test_documents.py \
+	    tests/unit/test_protocol_doc.py
 
 EXAMPLES = 2000
 fuzz: .venv/test.stamp build/debug.stamp
