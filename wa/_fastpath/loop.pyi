@@ -4,10 +4,7 @@ from typing import Protocol
 
 from typing_extensions import Buffer
 
-
-
-from wa._fastpath.mailbox import LmdbMailStore
-from wa._fastpath.memory_store import MemoryMailStore
+from wa._fastpath.mailbox import MailStoreBase
 
 # A connection handle: index in the low 32 bits, generation in the high ones.  Stale handles are harmless:
 # every method that takes one returns False when that connection is gone.
@@ -68,7 +65,7 @@ class Loop:
         *,
         worker: int,
         workers: int,
-        store: LmdbMailStore | MemoryMailStore,
+        store: MailStoreBase,
         sink: Sink,
         static_private: bytes,
         certificate: bytes,
@@ -83,6 +80,9 @@ class Loop:
 
     def listen(self, fd: int) -> None:
         """Accept clients on this listening TCP socket (non-blocking).  The caller keeps it open."""
+
+    def start(self) -> None:
+        """Counts what the mailbox holds and opens the bus: from here on other workers reach this one.  Once."""
 
     def run(self) -> None:
         """Turns until `stop`; then closes every connection with shutting_down and commits what is pending."""
