@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from wa._fastpath.mailbox import LmdbMailStore
+from wa._fastpath.host import Host
+from wa._fastpath.lmdb_store import LmdbMailStore
 from wa._fastpath.memory_store import MemoryMailStore
 
 # A connection handle: index in the low 32 bits, generation in the high ones.  Stale handles are harmless:
@@ -70,14 +71,21 @@ class Loop:
         certificate: bytes,
         run_dir: str,
         overrides: dict[str, int] | None = None,
+        host: Host | None = None,
     ) -> None:
-        """Bounds come from wa.limits; `overrides` (same names, lower case) replaces some, e.g. linger_ms."""
+        """Bounds come from wa.limits; `overrides` (same names, lower case) replaces some, e.g. linger_ms.
+
+        host: the real machine when None; a simulator hands in its own.
+        """
 
     def listen(self, fd: int) -> None:
         """Accept clients on this listening TCP socket (non-blocking).  The caller keeps it open."""
 
     def run(self) -> None:
         """Turns until `stop`; then closes every connection with shutting_down and commits what is pending."""
+
+    def turn(self) -> int:
+        """One turn that never waits, for a scheduler outside; returns how many ms the next one may wait."""
 
     def stop(self) -> None:
         """Ends `run` after the current turn.  Also safe in a signal handler."""
