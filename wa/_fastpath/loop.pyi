@@ -4,6 +4,7 @@ from typing import Protocol
 
 from typing_extensions import Buffer
 
+from wa._fastpath.host import Host
 from wa._fastpath.mailbox import MailStoreBase
 
 # A connection handle: index in the low 32 bits, generation in the high ones.  Stale handles are harmless:
@@ -71,10 +72,12 @@ class Loop:
         certificate: bytes,
         run_dir: str,
         overrides: dict[str, int] | None = None,
+        host: Host | None = None,
         trace: Buffer | None = None,
     ) -> None:
         """Bounds come from wa.limits; `overrides` (same names, lower case) replaces some, e.g. linger_ms.
 
+        host: the real machine when None; a simulator hands in its own.
         trace: writable memory for the ring of wa.runtime.trace, mapped for as long as the loop lives.
         """
 
@@ -86,6 +89,9 @@ class Loop:
 
     def run(self) -> None:
         """Turns until `stop`; then closes every connection with shutting_down and commits what is pending."""
+
+    def turn(self) -> int:
+        """One turn that never waits, for a scheduler outside; returns how many ms the next one may wait."""
 
     def stop(self) -> None:
         """Ends `run` after the current turn.  Also safe in a signal handler."""
