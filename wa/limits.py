@@ -6,6 +6,7 @@ worker is made (`wa._fastpath.loop.Loop`), so there is one source for each numbe
 
 # --- wire ---------------------------------------------------------------------------------------
 PROTOCOL_VERSION = 1
+PORT_DEFAULT = 7340  # docs/protocol.md, section 1
 HELLO_BYTES = 8  # magic 4, version 1, suite 1, pattern 1, reserved 1
 RECORD_PREFIX_BYTES = 4
 NOISE_MESSAGE_BYTES_MAX = 65_535  # Noise Protocol Framework, section 3
@@ -98,8 +99,24 @@ SESSIONS_PER_PEER_MAX = 8  # simultaneous initiation needs 2; the rest is for in
 RATCHET_CHAINS_REMEMBERED_MAX = 64  # finished receiving chains by which a late duplicate is still recognised
 ONE_TIME_PREKEYS_KEPT_MAX = 2_000  # private halves: 20 full stocks, since handed-out ones may never come back
 BASE_KEYS_REMEMBERED_MAX = 10_000  # per signed prekey: initiations without a one-time prekey, 32 bytes each
-PASSPHRASE_MEMORY_BYTES_MAX = 1 << 30  # Argon2id, libsodium's "sensitive": the most a header may ask for
+PASSPHRASE_MEMORY_BYTES_MAX = 1 << 30  # Argon2id, libsodium's "sensitive"; a forged header cannot ask for more
 PASSPHRASE_OPERATIONS_MAX = 16
+
+# --- client ---------------------------------------------------------------------------------------
+TEXT_BYTES_MAX = 60_000  # UTF-8; padded, with map and end-to-end header, it stays within one envelope
+CLIENT_RESEND_AFTER_MS = 10_000  # docs/protocol.md, section 4
+CLIENT_BACKOFF_MS_MIN = 500  # first wait before a reconnect, jittered and doubled
+CLIENT_BACKOFF_MS_MAX = 60_000
+CLIENT_REFUSED_BACKOFF_MS_MIN = 1_000  # a recipient whose envelope was refused with try_later
+CLIENT_REFUSED_BACKOFF_MS_MAX = 300_000
+CLIENT_REQUEST_MS_MAX = 15_000  # a request without a response by then counts as failed
+CLIENT_CONNECT_MS_MAX = 10_000  # TCP connect
+CLIENT_REQUESTS_OPEN_MAX = 16  # docs/protocol.md, section 5
+CLIENT_DEVICES_FRESH_S = 3_600  # a recipient's device list is fetched again after this
+CLIENT_EVENTS_PENDING_MAX = 1_000  # per consumer, other than messages, which wait in the store
+CLIENT_ASKS_AGAIN_MAX = 3  # times one message is encrypted anew for one device that cannot read it
+CLIENT_DRAFTS_UNREADABLE_MAX = 64  # drafts to one number beyond which unreadable envelopes are not asked for
+CLIENT_PAGE_MESSAGES = 50  # history is read in pages
 
 assert RECORD_PLAIN_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX + 1 + 5 + 8 + 8 + 5 + 3
 assert HANDSHAKE_STEP_MS_MAX <= AUTHENTICATE_MS_MAX
@@ -114,6 +131,9 @@ assert VERIFY_RETRY_S < CODE_LIFETIME_S
 assert REGISTRY_BATCH_MAX <= REGISTRY_QUEUE_MAX
 assert CLOSE_FLUSH_MS_MAX < STOP_MS_MAX
 assert CERTIFICATE_RENEW_DAYS < CERTIFICATE_DAYS
+assert TEXT_BYTES_MAX + TEXT_BYTES_MAX // 16 + 1_024 <= ENVELOPE_BODY_BYTES_MAX
+assert CLIENT_BACKOFF_MS_MIN < CLIENT_BACKOFF_MS_MAX
+assert CLIENT_RESEND_AFTER_MS > LINGER_MS
 assert WORKERS_MAX * 4 <= SHARDS
 assert RATCHET_SKIP_MAX <= RATCHET_SKIPPED_STORED_MAX
 assert SIGNED_PREKEY_GRACE_S >= RETENTION_S

@@ -3,8 +3,12 @@
 usage: mailbox_child.py MODE DIRECTORY
   stream   submits batches for ever; prints the number of each batch once its result was collected as OK
   fill     has a limit on the size of files; prints one line per step, see `fill`
+  journal  40 batches, each reported (to a file that io_shim.c watches) once its result was collected as OK
+  nosync   the same without fsync
+  errors   lets io_shim.c fail a write of the meta page and an fsync; prints one line per step, see `errors`
 """
 
+import os
 import resource
 import sys
 from pathlib import Path
@@ -14,6 +18,7 @@ from wa._fastpath.mailbox import Op, Result, What
 
 ROWS = 7  # envelopes per batch, one per mailbox
 MAP_BYTES = 1 << 18
+JOURNAL_BATCHES = 40
 
 
 def rows(batch: int) -> list[Op]:
@@ -83,5 +88,36 @@ def fill(directory: Path) -> None:
     store.close()
 
 
+def journal(directory: Path, sync: bool = True) -> None:
+    store = LmdbMailStore(directory, map_bytes=MAP_BYTES, sync=sync)
+    store.start()
+    reported = os.open(directory / "reported", os.O_WRONLY | os.O_CREAT)
+    for batch in range(1, JOURNAL_BATCHES + 1):
+        assert store.apply(ops(batch)).status == Result.OK
+        os.pwrite(reported, b"%d" % batch, 0)
+    os._exit(0)  # closing would sync
+
+
+def errors(directory: Path) -> None:
+    store = LmdbMailStore(directory, map_bytes=MAP_BYTES)
+    store.start()
+    store.apply(rows(1))
+    for batch, fault in enumerate(("fail-meta", "fail-sync"), 2):
+        (directory / fault).touch()
+        applied = store.apply(rows(batch))
+        stats = store.stats()
+        print(fault, not (directory / fault).exists(), applied.status.name, stats["full"], stats["failed"])
+        print("kept", len(store.census()), store.read(1, 10) == rows(1)[:1], "reopened", stats["reopened"])
+    print("again", store.apply([*rows(2), *rows(3)]).status.name, len(store.census()))
+    store.close()
+
+
 if __name__ == "__main__":
-    {"stream": stream, "fill": fill}[sys.argv[1]](Path(sys.argv[2]))
+    modes = {
+        "stream": stream,
+        "fill": fill,
+        "journal": journal,
+        "nosync": lambda directory: journal(directory, sync=False),
+        "errors": errors,
+    }
+    modes[sys.argv[1]](Path(sys.argv[2]))

@@ -22,6 +22,7 @@ from wa.noise import certificate
 from wa.noise.records import Intent
 from wa.noise.records import Login as LoginPayload
 from wa.noise.session import ClientSession, HandshakeDone, RecordPlain, Refused
+from wa.runtime.trace import create_ring
 from wa.wire import frames
 
 WAIT_S = 10.0
@@ -91,6 +92,7 @@ class Rig:
                 certificate=self.certificate,
                 run_dir=str(self.path),
                 overrides=self.overrides,
+                trace=create_ring(self.path, k),
             )
             self.doors[k].loop = loop
             for address in self.devices:

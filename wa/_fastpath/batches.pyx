@@ -10,6 +10,7 @@ from wa._fastpath.frames cimport F_ACCEPTED, F_DELIVERED, F_READ, F_REFUSED, Fra
 from wa._fastpath.mailbox cimport OP_RECEIPT_PUT, StoreOp, batch_add, batch_free, batch_new
 from wa._fastpath.output cimport out_frame
 from wa._fastpath.shards cimport worker_of_address
+from wa._fastpath.trace cimport TRACE_RECEIPT_STORED, TRACE_TOLD, trace
 
 cdef enum:
     BATCH_START_BYTES = 65536
@@ -79,6 +80,7 @@ cdef void store_receipt(Core* w, Device* d, uint64_t recipient, uint64_t id, uin
     op.accepted_s = <uint32_t>(w.wall_ms // 1000)
     op.expires_s = op.accepted_s + <uint32_t>w.bounds.retention_s[0]
     d.has_receipts = 1
+    trace(w, TRACE_RECEIPT_STORED, d.address, recipient, id, level)
     w.stats.receipts_stored += 1
 
 
@@ -107,6 +109,7 @@ cdef void tell_here(Core* w, uint64_t sender, uint64_t recipient, uint64_t id,
     f.number = code
     if out_frame(w, c, &f) == 0:
         w.stats.receipts_live += 1
+        trace(w, TRACE_TOLD, sender, recipient, id, level)
     else:
         store_receipt(w, d, recipient, id, level, code)
 

@@ -248,6 +248,7 @@ ctypedef struct Core:
     uint32_t budget_used
     uint32_t sheds_this_second
     uint16_t address_budget[4096]
+    void* trace                   # the ring of trace.pxd, or NULL
     # scratch
     PollEvent events[EVENTS_MAX]
     uint8_t* read_buf             # READ_CHUNK_BYTES

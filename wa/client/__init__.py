@@ -1,0 +1,41 @@
+"""The client SDK: `Client`, its events and its errors (docs/client.md)."""
+
+from wa.client.client import Client
+from wa.client.connection import ConnectionLost
+from wa.client.events import (
+    Connected,
+    DevicesChanged,
+    Direction,
+    Disconnected,
+    Event,
+    IdentityChanged,
+    MessageReceived,
+    MessageSynced,
+    MessageUnreadable,
+    ReceiptChanged,
+    State,
+)
+from wa.client.history import Conversation, StoredMessage
+from wa.client.message import Message, SendFailed
+from wa.client.timing import Timing
+
+__all__ = [
+    "Client",
+    "Connected",
+    "ConnectionLost",
+    "Conversation",
+    "DevicesChanged",
+    "Direction",
+    "Disconnected",
+    "Event",
+    "IdentityChanged",
+    "Message",
+    "MessageReceived",
+    "MessageSynced",
+    "MessageUnreadable",
+    "ReceiptChanged",
+    "SendFailed",
+    "State",
+    "StoredMessage",
+    "Timing",
+]

@@ -1,0 +1,153 @@
+"""What the client commands share: which account, which root key, and errors as one readable line."""
+
+import asyncio
+import functools
+import getpass
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+from wa.client.account import is_wrapped
+from wa.client.connection import ConnectionLost
+from wa.errors import Code, LocalError, RemoteError
+from wa.ids import parse_number
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+HOME_ENV = "WA_HOME"
+ROOT_KEY_ENV = "WA_ROOT_KEY"
+PASSPHRASE_ENV = "WA_PASSPHRASE"
+DATA_DIR_ENV = "WA_DATA_DIR"
+SERVER_DATA_DIRS = ("wa-data", "data", "~/.local/share/wa/server")
+ROOT_KEY_FILE = Path("keys") / "root.pub"
+
+HINTS: dict[Code, str] = {
+    Code.DEVICE_UNKNOWN: "register this device again: wa register NUMBER",
+    Code.REPLACED: "if that was not you, register again: wa register NUMBER",
+    Code.HANDSHAKE_FAILED: "this is not the server of the pinned root key, or its certificate expired",
+    Code.CODE_WRONG: "run wa register again and look at the code once more",
+    Code.CODE_EXPIRED: "run wa register again for a new one",
+    Code.TOO_MANY_ATTEMPTS: "run wa register again for a new code",
+    Code.BUDGET_EXHAUSTED: "wait a while; the server limits how often this may be asked",
+    Code.ACCOUNT_UNKNOWN: "check the number",
+    Code.DEVICES_FULL: "remove one first: wa devices --remove N",
+    Code.NUMBER_INVALID: "write it with + and the country code, for example +15551230001",
+    Code.VERSION_UNSUPPORTED: "upgrade wa",
+}
+
+
+def home() -> Path:
+    """Where the accounts of this user are: WA_HOME, or ~/.wa."""
+    return Path(os.environ.get(HOME_ENV) or "~/.wa").expanduser()
+
+
+def directory_of(number: str) -> Path:
+    return home() / str(parse_number(number))
+
+
+def registered() -> list[Path]:
+    """The directories of accounts, by number."""
+    found = home().glob("*/account.db")
+    return sorted(path.parent for path in found)
+
+
+def choose(account: str | None) -> Path:
+    """The directory meant by --account: a number, a path, or nothing when there is only one account.
+
+    Raises LocalError that says what to do.
+    """
+    if account is not None:
+        return directory_of(account) if account.startswith("+") else Path(account).expanduser()
+    found = registered()
+    if not found:
+        raise LocalError(f"there is no account in {home()} yet; begin with: wa register +15551230001")
+    if len(found) > 1:
+        names = ", ".join("+" + path.name for path in found)
+        raise LocalError(f"say which account with --account; there are {names}")
+    return found[0]
+
+
+def find_root_key(given: str | None, data_dir: Path | None) -> bytes:
+    """--root-key (hexadecimal or a file), WA_ROOT_KEY, or keys/root.pub of a server on this machine.
+
+    Raises LocalError: a server is never trusted because it was the first to answer.
+    """
+    given = given or os.environ.get(ROOT_KEY_ENV)
+    if given:
+        path = Path(given).expanduser()
+        return _parse_key(path.read_text() if path.is_file() else given, given)
+    named = data_dir or (Path(os.environ[DATA_DIR_ENV]) if os.environ.get(DATA_DIR_ENV) else None)
+    candidates = [named] if named is not None else [Path(name) for name in SERVER_DATA_DIRS]
+    for candidate in candidates:
+        path = candidate.expanduser() / ROOT_KEY_FILE
+        if path.is_file():
+            return _parse_key(path.read_text(), str(path))
+    where = f"{candidates[0]} has none" if named is not None else "there is no server data on this machine"
+    raise LocalError(
+        f"the server's root key is needed, and {where}; ask its operator for it and use --root-key"
+    )
+
+
+def _parse_key(text: str, source: str) -> bytes:
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise LocalError(f"{source} is neither a file nor 64 hexadecimal digits of a root key")
+    return key
+
+
+def passphrase_of(directory: Path) -> str | None:
+    """None when the keys are not wrapped; else WA_PASSPHRASE, or what the user types."""
+    if not is_wrapped(directory):
+        return None
+    given = os.environ.get(PASSPHRASE_ENV)
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise LocalError(f"the keys in {directory} are wrapped; give the passphrase in {PASSPHRASE_ENV}")
+    return getpass.getpass("Passphrase: ")
+
+
+def clean(text: str) -> str:
+    """Text of others for a terminal: no control characters, so no escape sequences; line ends stay."""
+    return "".join(c if c in "\n\t" or c.isprintable() or c in "\u200d\ufe0f" else "\ufffd" for c in text)
+
+
+def fail(message: str) -> typer.Exit:
+    typer.secho(f"wa: {message}", fg=typer.colors.RED, err=True)
+    return typer.Exit(1)
+
+
+def explain(error: RemoteError | ConnectionLost) -> str:
+    """One line with what to do next."""
+    if isinstance(error, ConnectionLost):
+        return f"{error.reason}; is the server running and the address right?"
+    hint = HINTS.get(error.code)
+    return f"{error}; {hint}" if hint else str(error)
+
+
+def command(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Runs an async command; every expected error is one line on stderr and exit code 1."""
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return asyncio.run(function(*args, **kwargs))
+        except (RemoteError, ConnectionLost) as error:
+            raise fail(explain(error)) from None
+        except LocalError as error:
+            raise fail(str(error)) from None
+        except sqlite3.OperationalError as error:
+            raise fail(f"the account's database cannot be written ({error}); is the disk full?") from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return run

@@ -1,0 +1,323 @@
+"""The commands of a user: register, send, listen, chat, and a few small ones around them."""
+
+import asyncio
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from wa.cli.accounts import (
+    PASSPHRASE_ENV,
+    choose,
+    clean,
+    command,
+    directory_of,
+    fail,
+    find_root_key,
+    home,
+    passphrase_of,
+    registered,
+)
+from wa.client import (
+    Client,
+    Connected,
+    Disconnected,
+    Event,
+    IdentityChanged,
+    Message,
+    MessageReceived,
+    MessageSynced,
+    MessageUnreadable,
+    ReceiptChanged,
+    State,
+)
+from wa.errors import LocalError
+from wa.ids import device_of, format_number, parse_number
+
+ACCOUNT_HELP = "Your number (+1555…) or an account directory; not needed when there is only one account."
+DELIVERY_WAIT_S = 10.0  # after the first tick; a recipient who is offline may take days
+
+TICKS = {
+    State.PENDING: ("…", "dim"),
+    State.ACCEPTED: ("✓", "dim"),
+    State.FAILED: ("✗", "red"),
+    State.DELIVERED: ("✓✓", "dim"),
+    State.READ: ("✓✓", "bright_blue"),
+}
+MEANING = {
+    State.PENDING: "in the outbox",
+    State.ACCEPTED: "accepted: the server has it safe",
+    State.FAILED: "failed",
+    State.DELIVERED: "delivered",
+    State.READ: "read",
+}
+
+AccountOption = Annotated[str | None, typer.Option("--account", "-a", help=ACCOUNT_HELP, show_default=False)]
+NumberArgument = Annotated[str, typer.Argument(metavar="NUMBER", help="With + and country code.")]
+
+
+def add_client_commands(app: typer.Typer) -> None:
+    """Hangs the commands of this file into the program."""
+    app.command("register")(register)
+    app.command("send")(send)
+    app.command("listen")(listen)
+    app.command("chat")(chat)
+    app.command("accounts")(accounts)
+    app.command("devices")(devices)
+    app.command("safety-number")(safety_number)
+    app.command("trust")(trust)
+
+
+def open_client(account: str | None) -> Client:
+    directory = choose(account)
+    return Client(directory, passphrase=passphrase_of(directory))
+
+
+@command
+async def register(
+    number: NumberArgument,
+    *,
+    server: Annotated[str, typer.Option(help="host:port of the server.")] = "127.0.0.1:7340",
+    root_key: Annotated[
+        str | None,
+        typer.Option("--root-key", "--root-key-file", help="The server's root key: 64 hex digits or a file."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Read the root key from this data directory of a server on this machine."),
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where to keep the account.", show_default="~/.wa/<number>")
+    ] = None,
+    code: Annotated[
+        str | None, typer.Option(help="The code, when you have it already; else you are asked.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What your other devices see this one called.")] = "",
+    add: Annotated[
+        bool, typer.Option("--add", help="Add a device; without it, this becomes the number's only device.")
+    ] = False,
+    wrap: Annotated[
+        bool,
+        typer.Option("--passphrase", help="Wrap the keys on disk under a passphrase that you are asked for."),
+    ] = False,
+) -> None:
+    """Make this machine a device of your number."""
+    digits = parse_number(number)
+    where = directory or directory_of(number)
+    key = find_root_key(root_key, data_dir)
+    passphrase = _new_passphrase(where) if wrap else passphrase_of(where)
+    await Client.register(
+        where,
+        number,
+        server=server,
+        root_key=key,
+        ask_code=lambda: code if code is not None else _ask_code(format_number(digits)),
+        mode="add" if add else "replace",
+        name=name or os.uname().nodename[:64],
+        passphrase=passphrase,
+    )
+    typer.secho(f"{format_number(digits)} is registered with {server}", fg=typer.colors.GREEN)
+    typer.echo(f"The account is in {where}. Try: wa chat +15551230002")
+
+
+async def _ask_code(number: str) -> str:
+    return await asyncio.to_thread(typer.prompt, f"Code that was sent to {number}")
+
+
+def _new_passphrase(directory: Path) -> str:
+    given = os.environ.get(PASSPHRASE_ENV)
+    if given:
+        return given
+    if (directory / "account.db").exists():
+        return str(typer.prompt("Passphrase", hide_input=True))
+    return str(typer.prompt("New passphrase", hide_input=True, confirmation_prompt=True))
+
+
+@command
+async def send(
+    number: NumberArgument,
+    text: Annotated[str, typer.Argument(help="The message; - reads it from standard input.")],
+    account: AccountOption = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for ✓✓ for some seconds, or only for ✓.")
+    ] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the server to accept it.")] = 30.0,
+) -> None:
+    """Send one message and watch its ticks.
+
+    ✓ the server has it safe, ✓✓ the other side has it. Until ✓ it stays in the outbox, and the next wa send,
+    listen or chat sends it.
+    """
+    body = sys.stdin.read().removesuffix("\n") if text == "-" else text
+    async with open_client(account) as client:
+        message = await client.send(number, body)
+        with Live(_line(message), console=Console(), auto_refresh=False) as live:
+
+            def show() -> None:
+                live.update(_line(message), refresh=True)
+
+            try:
+                async with asyncio.timeout(timeout):
+                    await message.accepted()
+            except TimeoutError:
+                raise LocalError(_why_not(client, message, timeout)) from None
+            finally:
+                show()
+            if wait:
+                await _wait_for_delivery(message)
+                show()
+
+
+async def _wait_for_delivery(message: Message) -> None:
+    try:
+        async with asyncio.timeout(DELIVERY_WAIT_S):
+            await message.delivered()
+    except TimeoutError:
+        return  # it is accepted: the server delivers it when the recipient comes
+
+
+def _line(message: Message) -> Text:
+    state = message.state
+    ticks, style = TICKS[state]
+    return Text.assemble((f"{ticks:<2}", style), f" {message.recipient}  {MEANING[state]}")
+
+
+def _why_not(client: Client, message: Message, timeout: float) -> str:
+    if client.is_held(message.recipient):
+        return (
+            f"the identity of {message.recipient} changed and nothing is sent to it; compare the safety number "
+            f"(wa safety-number {message.recipient}), then: wa trust {message.recipient}"
+        )
+    status = client.status
+    why = f"; {status.reason}" if isinstance(status, Disconnected) else ""
+    return (
+        f"not accepted within {timeout:g} s{why}. It stays in the outbox and is sent by the next wa command"
+    )
+
+
+@command
+async def listen(
+    account: AccountOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    count: Annotated[int | None, typer.Option(help="Stop after so many messages.")] = None,
+    read: Annotated[
+        bool, typer.Option("--read", help="Tell the senders that you read their messages.")
+    ] = False,
+) -> None:
+    """Print messages as they come, beginning with those you have not seen. Ctrl-C ends it."""
+    left = count
+    async with open_client(account) as client:
+        async for event in client.events():
+            is_message = isinstance(event, MessageReceived | MessageSynced)
+            line = _json_line(event) if as_json else _plain_line(event)
+            if line:
+                typer.echo(line, err=not is_message and not as_json)
+            if isinstance(event, MessageReceived) and read:
+                await client.mark_read(event.id)
+            if isinstance(event, Disconnected) and event.retry_in is None:
+                raise fail(event.reason)
+            if is_message and left is not None:
+                left -= 1
+            if left is not None and left <= 0:
+                return
+
+
+def _json_line(event: Event) -> str:
+    body = {"event": type(event).__name__, **vars(event)}
+    for key, value in body.items():
+        if isinstance(value, State) or (key in ("reason", "code") and hasattr(value, "name")):
+            body[key] = value.name.lower()
+    return json.dumps(body, ensure_ascii=False)
+
+
+def _plain_line(event: Event) -> str:
+    match event:
+        case MessageReceived(text, sender, _, time_ms):
+            return f"{_clock(time_ms)} {sender}: {clean(text)}"
+        case MessageSynced(text, recipient, time_ms):
+            return f"{_clock(time_ms)} you to {recipient}: {clean(text)}"
+        case MessageUnreadable(sender):
+            return f"a message of {sender} could not be decrypted; it has been asked for again"
+        case IdentityChanged(number):
+            return (
+                f"the identity of {number} changed; compare wa safety-number {number}, then wa trust {number}"
+            )
+        case Connected(queued):
+            return f"connected, {queued} waiting" if queued else "connected"
+        case Disconnected(reason, _, retry_in) if retry_in is not None:
+            return f"not connected: {reason}; next try in {retry_in:.0f} s"
+        case ReceiptChanged(_, recipient, State.FAILED, reason):
+            return f"a message to {recipient} failed: {reason.name.lower() if reason else ''}"
+        case _:
+            return ""
+
+
+def _clock(time_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(time_ms / 1_000).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return "????-??-?? ??:??"  # the sender's clock is beyond all calendars
+
+
+@command
+async def chat(number: NumberArgument, account: AccountOption = None) -> None:
+    """Talk to a number, full screen."""
+    from wa.cli.chat import ChatApp  # noqa: PLC0415  Textual takes long to import
+
+    format_number(parse_number(number))
+    async with open_client(account) as client:
+        await ChatApp(client, number).run_async()
+
+
+def accounts() -> None:
+    """List the accounts on this machine."""
+    found = registered()
+    if not found:
+        typer.echo(f"There is no account in {home()} yet. Begin with: wa register +15551230001")
+    for directory in found:
+        typer.echo(f"+{directory.name}  {directory}")
+
+
+@command
+async def devices(
+    account: AccountOption = None,
+    remove: Annotated[int | None, typer.Option(help="Remove this device of yours.")] = None,
+) -> None:
+    """List the devices of your number, or remove one."""
+    async with open_client(account) as client:
+        async with asyncio.timeout(30):
+            await client.connected()
+        if remove is not None:
+            await client.remove_device(remove)
+        own = device_of(client.address)
+        for device in await client.devices():
+            mark = "  (this one)" if device.get("device") == own else ""
+            typer.echo(f"{device.get('device')}  {clean(str(device.get('name') or ''))}{mark}")
+
+
+@command
+async def safety_number(number: NumberArgument, account: AccountOption = None) -> None:
+    """Sixty digits: when they are the same on both phones, nobody is in between."""
+    directory = choose(account)
+    async with Client(directory, passphrase=passphrase_of(directory)) as client:
+        groups = client.safety_number(number).split()
+    for row in range(0, len(groups), 4):
+        typer.echo(" ".join(groups[row : row + 4]))
+
+
+@command
+async def trust(number: NumberArgument, account: AccountOption = None) -> None:
+    """Accept the changed identity of a number; do it after comparing the safety number."""
+    async with open_client(account) as client:
+        if not client.is_held(number):
+            typer.echo(f"The identity of {number} has not changed.")
+            return
+        await client.acknowledge_identity(number)
+    typer.echo(f"The identity of {number} is accepted.")
