@@ -31,6 +31,7 @@ CODE = "123456"
 class Faults:
     """Switches; a number counts down, a flag stays."""
 
+    mute: bool = False  # pings are not answered
     never_answer: bool = False  # takes envelopes and says nothing
     lose_receipts: int = 0  # so many receipts are not sent
     deliver_twice: bool = False
@@ -132,6 +133,8 @@ class Connection:
         match frame:
             case frames.Open():
                 self._open()
+            case frames.Ping() if self.server.faults.mute:
+                pass
             case frames.Ping(token):
                 self.send(frames.Pong(token))
             case frames.Close():
