@@ -1,6 +1,7 @@
 """Builds the Cython fast path.  Everything else is in pyproject.toml.
 
-WA_DEBUG=1 builds with assertions, overflow checks and live-object counters (what the tests use).
+WA_DEBUG=1 builds with assertions, bounds checks and live-object counters: what the tests use.  The generated C
+of the two differs, so each has a directory of its own under build/.
 """
 
 import os
@@ -21,8 +22,11 @@ LIBRARIES = {
     "noise": ["sodium"],
     "loop": ["sodium"],
     "session": ["sodium"],
-    "lmdb_ops": ["lmdb"], "lmdb_reads": ["lmdb"], "lmdb_store": ["lmdb"]}
-INCLUDE = ["/usr/local/include"] if BSD else []
+    "lmdb_ops": ["lmdb"],
+    "lmdb_reads": ["lmdb"],
+    "lmdb_store": ["lmdb"],
+}
+INCLUDE = ["wa/_fastpath"] + (["/usr/local/include"] if BSD else [])
 LIBDIRS = ["/usr/local/lib"] if BSD else []
 
 
@@ -38,17 +42,17 @@ def extension(path: Path) -> Extension:
     )
 
 
-# Time stamps tell cythonize and build_ext when a .pyx or a .pxd changed, but not when the mode did.
+# Time stamps do not tell build_ext that the modules in place are of the other mode.
 MODE = "debug" if DEBUG else "release"
-STAMP = HERE / "build" / "mode"
-mode_changed = not STAMP.exists() or STAMP.read_text() != MODE
+IN_PLACE = HERE / "build/in-place-mode"
+mode_changed = "--inplace" in sys.argv and not (IN_PLACE.exists() and IN_PLACE.read_text() == MODE)
 
 sources = [p for p in sorted((HERE / "wa/_fastpath").glob("*.pyx")) if p.stem != OTHER_POLLER]
 distribution = setup(
-    options={"build_ext": {"force": mode_changed}},
+    options={"build_ext": {"force": mode_changed, "parallel": os.cpu_count()}},
     ext_modules=cythonize(
         [extension(p) for p in sources],
-        force=mode_changed,
+        build_dir=f"build/{MODE}",
         compiler_directives={
             "language_level": 3,
             "boundscheck": DEBUG,
@@ -59,6 +63,6 @@ distribution = setup(
         },
     ),
 )
-if distribution.have_run.get("build_ext"):
-    STAMP.parent.mkdir(exist_ok=True)
-    STAMP.write_text(MODE)
+if mode_changed and distribution.have_run.get("build_ext"):
+    IN_PLACE.parent.mkdir(exist_ok=True)
+    IN_PLACE.write_text(MODE)

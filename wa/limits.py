@@ -67,6 +67,28 @@ KEY_FETCHES_PER_PAIR_PER_DAY_MAX = 100  # (requester, target): nobody drains ano
 SIGNED_PREKEY_DAYS_MAX = 7
 DEVICE_NAME_BYTES_MAX = 64
 STATUS_ITEMS_MAX = 256
+VERIFY_RETRY_S = 300  # after a success the same device may repeat register.verify: its answer can get lost
+
+# --- cold path ----------------------------------------------------------------------------------------
+REQUEST_TIMEOUT_MS = 5_000  # for the answer of another worker; under the time a client waits
+PEER_CALLS_OPEN_MAX = 65_536  # requests waiting for other workers; over it try_later
+REGISTRY_QUEUE_MAX = 8_192  # requests waiting for the registry's thread; over it try_later
+REGISTRY_BATCH_MAX = 256  # requests in one transaction: shares an fsync, yet bounds the wait of the first
+SWEEP_INTERVAL_S = 600  # expired codes and budgets are deleted this often
+SWEEP_RECORDS_MAX = 10_000  # by one sweep
+
+# --- processes ----------------------------------------------------------------------------------------
+RESTARTS_MAX = 10  # within RESTARTS_WINDOW_S, over all workers; more means restarting does not help
+RESTARTS_WINDOW_S = 60
+START_MS_MAX = 60_000  # until every worker serves: a census of full mailboxes takes seconds
+STOP_MS_MAX = 10_000  # from SIGTERM until a worker that still runs is killed; CLOSE_FLUSH_MS_MAX fits in it
+LISTEN_BACKLOG = 4_096  # per worker; the kernel may lower it (somaxconn)
+LOCK_WAIT_MS_MAX = 5_000  # for workers of a killed server to be gone
+OPERATORS_MAX = 16  # connections to the operator socket
+OPERATOR_LINE_BYTES_MAX = 4_096
+WORKER_REPORT_BYTES_MAX = 65_536  # one report of a worker to the supervisor: its counters as JSON
+CERTIFICATE_DAYS = 90
+CERTIFICATE_RENEW_DAYS = 30  # renewed at start when less is left
 
 # --- end to end (client) ------------------------------------------------------------------------------
 RATCHET_SKIP_MAX = 1_000  # message keys derived in one jump
@@ -105,6 +127,10 @@ assert DELIVERY_WINDOW_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX
 assert OUTPUT_BYTES_MAX > DELIVERY_WINDOW_BYTES_MAX + RECORD_PLAIN_BYTES_MAX
 assert BATCH_BYTES_MAX > 2 * ENVELOPE_BODY_BYTES_MAX
 assert PREKEYS_LOW < ONE_TIME_PREKEYS_MAX
+assert VERIFY_RETRY_S < CODE_LIFETIME_S
+assert REGISTRY_BATCH_MAX <= REGISTRY_QUEUE_MAX
+assert CLOSE_FLUSH_MS_MAX < STOP_MS_MAX
+assert CERTIFICATE_RENEW_DAYS < CERTIFICATE_DAYS
 assert TEXT_BYTES_MAX + TEXT_BYTES_MAX // 16 + 1_024 <= ENVELOPE_BODY_BYTES_MAX
 assert CLIENT_BACKOFF_MS_MIN < CLIENT_BACKOFF_MS_MAX
 assert CLIENT_RESEND_AFTER_MS > LINGER_MS

@@ -424,7 +424,6 @@ class MemoryMachine(Machine):
 
 TestLmdbAgainstModel = LmdbMachine.TestCase
 TestMemoryAgainstModel = MemoryMachine.TestCase
-for case in (TestLmdbAgainstModel, TestMemoryAgainstModel):
-    case.settings = settings(
-        max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
+TestLmdbAgainstModel.settings = TestMemoryAgainstModel.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -22,6 +22,7 @@ from wa.noise import certificate
 from wa.noise.records import Intent
 from wa.noise.records import Login as LoginPayload
 from wa.noise.session import ClientSession, HandshakeDone, RecordPlain, Refused
+from wa.runtime.trace import create_ring
 from wa.wire import frames
 
 WAIT_S = 10.0
@@ -63,10 +64,10 @@ class Rig:
         self.workers = workers
         self.sync = sync
         self.overrides = overrides
-        secret, self.root = certificate.make_root()
+        self.root_secret, self.root = certificate.make_root()
         self.static = pysodium.randombytes(32)
         public = pysodium.crypto_scalarmult_curve25519_base(self.static)
-        self.certificate = certificate.make(secret, public, 0, 2**40)
+        self.certificate = certificate.make(self.root_secret, public, 0, 2**40)
         self.devices: list[int] = []
         self.doors = [OpenDoor() for _ in range(workers)]
         self.loops: list[Any] = []
@@ -91,6 +92,7 @@ class Rig:
                 certificate=self.certificate,
                 run_dir=str(self.path),
                 overrides=self.overrides,
+                trace=create_ring(self.path, k),
             )
             self.doors[k].loop = loop
             for address in self.devices:
@@ -129,7 +131,9 @@ class Rig:
         return address
 
     def phone(self, address: int, *, open: bool = True, key: bytes | None = None, **kwargs: Any) -> "Phone":
-        phone = Phone(self, address, key or pysodium.crypto_generichash(str(address).encode(), outlen=32), **kwargs)
+        phone = Phone(
+            self, address, key or pysodium.crypto_generichash(str(address).encode(), outlen=32), **kwargs
+        )
         self.phones.append(phone)
         if open:
             phone.send(frames.Open(1))
@@ -174,9 +178,13 @@ class Phone:
             certificate=known,
             suite=suite,
         )
-        self.flush()
-        while self.certificate is None:
-            self._read()
+        try:
+            self.flush()
+            while self.certificate is None:
+                self._read()
+        except BaseException:
+            self.sock.close()
+            raise
 
     def flush(self) -> None:
         self.sock.sendall(self.session.bytes_to_send())

@@ -5,11 +5,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.bus cimport BUS_RECEIPT, BusReceipt, bus_send
 from wa._fastpath.conntable cimport conn_at, directory_find
-from wa._fastpath.core cimport Conn, Core, Device, FLAG_DRAIN, FLAG_RESUME, NONE_INDEX
+from wa._fastpath.core cimport Conn, Core, Device, FLAG_DRAIN, FLAG_PAUSED, FLAG_RESUME, NONE_INDEX
 from wa._fastpath.frames cimport F_ACCEPTED, F_DELIVERED, F_READ, F_REFUSED, Frame
-from wa._fastpath.mailbox cimport OP_RECEIPT_PUT, StoreOp, batch_add, batch_new
+from wa._fastpath.mailbox cimport OP_RECEIPT_PUT, StoreOp, batch_add, batch_free, batch_new
 from wa._fastpath.output cimport out_frame
 from wa._fastpath.shards cimport worker_of_address
+from wa._fastpath.trace cimport TRACE_RECEIPT_STORED, TRACE_TOLD, trace
 
 cdef enum:
     BATCH_START_BYTES = 65536
@@ -44,7 +45,9 @@ cdef void batch_submit(Core* w) noexcept nogil:
     w.stats.batches += 1
     w.stats.batch_ops += w.batch.ops_n
     w.batch_submitted_no = w.batch_no
-    w.store.submit(w.store, w.batch)
+    if w.store.submit(w.store, w.batch) != 0:
+        # Only a store that is being closed refuses; the loop has ended then, and nobody was told anything.
+        batch_free(w.batch)
     w.batch = NULL
 
 
@@ -77,6 +80,7 @@ cdef void store_receipt(Core* w, Device* d, uint64_t recipient, uint64_t id, uin
     op.accepted_s = <uint32_t>(w.wall_ms // 1000)
     op.expires_s = op.accepted_s + <uint32_t>w.bounds.retention_s[0]
     d.has_receipts = 1
+    trace(w, TRACE_RECEIPT_STORED, d.address, recipient, id, level)
     w.stats.receipts_stored += 1
 
 
@@ -94,7 +98,7 @@ cdef void tell_here(Core* w, uint64_t sender, uint64_t recipient, uint64_t id,
     c = conn_at(&w.conns, d.conn)
     if answers and c.outstanding:
         c.outstanding -= 1
-        if c.outstanding * 2 == w.bounds.sender_window:
+        if c.flags & FLAG_PAUSED and c.outstanding * 2 <= w.bounds.sender_window:
             queue_resume(w, c)
     if level == 0:
         return
@@ -105,6 +109,7 @@ cdef void tell_here(Core* w, uint64_t sender, uint64_t recipient, uint64_t id,
     f.number = code
     if out_frame(w, c, &f) == 0:
         w.stats.receipts_live += 1
+        trace(w, TRACE_TOLD, sender, recipient, id, level)
     else:
         store_receipt(w, d, recipient, id, level, code)
 

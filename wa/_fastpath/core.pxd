@@ -242,11 +242,13 @@ ctypedef struct Core:
     uint32_t bus_in_n
     int32_t bus_listener
     int32_t listener
+    uint8_t listener_full         # out of descriptors: not watched until the next tick
     # admission
     uint64_t budget_second
     uint32_t budget_used
     uint32_t sheds_this_second
     uint16_t address_budget[4096]
+    void* trace                   # the ring of trace.pxd, or NULL
     # scratch
     PollEvent events[EVENTS_MAX]
     uint8_t* read_buf             # READ_CHUNK_BYTES

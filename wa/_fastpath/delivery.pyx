@@ -24,6 +24,10 @@ from wa._fastpath.mailbox cimport MailRow, OP_DELETE, OP_PUT, OP_RECEIPT_DELETE,
 from wa._fastpath.output cimport conn_active, conn_watch, mark_dirty, out_frame
 from wa._fastpath.slab cimport slab_give, slab_take
 from wa._fastpath.timers cimport timer_set
+from wa._fastpath.trace cimport (
+    TRACE_ACKNOWLEDGED, TRACE_DUPLICATE, TRACE_LINGER_OVER, TRACE_READ, TRACE_RECEIVED, TRACE_REFUSED, TRACE_RESENT,
+    TRACE_SENT, TRACE_TO_DISK, TRACE_TO_OWNER, trace,
+)
 
 cdef enum:
     CODE_NOT_RESPONDING = 15
@@ -111,6 +115,7 @@ cdef void refuse_send(Core* w, Conn* c, const Frame* f, uint16_t code) noexcept 
     r.id = f.id
     r.number = code
     w.stats.refused += 1
+    trace(w, TRACE_REFUSED, c.address, f.address, f.id, code)
     out_frame(w, c, &r)
 
 
@@ -119,6 +124,7 @@ cdef void send_from(Core* w, Conn* c, const Frame* f) noexcept nogil:
     cdef BusEnvelope v
     cdef uint32_t owner
     w.stats.envelopes_in += 1
+    trace(w, TRACE_RECEIVED, c.address, f.address, f.id, f.kind)
     if f.kind >= KINDS_N:
         refuse_send(w, c, f, CODE_KIND_INVALID)
         return
@@ -151,6 +157,14 @@ cdef void send_from(Core* w, Conn* c, const Frame* f) noexcept nogil:
         conn_watch(w, c)
     if owner == w.worker:
         take_envelope(w, &v, f.body, f.body_n)
+    else:
+        trace(w, TRACE_TO_OWNER, v.sender, v.recipient, v.id, <uint16_t>owner)
+
+
+cdef void refuse_envelope(Core* w, const BusEnvelope* v, uint16_t code) noexcept nogil:
+    w.stats.refused += 1
+    trace(w, TRACE_REFUSED, v.sender, v.recipient, v.id, code)
+    tell(w, v.sender, v.recipient, v.id, F_REFUSED, code, True)
 
 
 cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint32_t n) noexcept nogil:
@@ -159,15 +173,14 @@ cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint
     cdef Entry* e
     cdef Conn* c
     if d == NULL:
-        tell(w, v.sender, v.recipient, v.id, F_REFUSED, CODE_ADDRESS_UNKNOWN, True)
+        refuse_envelope(w, v, CODE_ADDRESS_UNKNOWN)
         return
     e = custody_find(&w.custody, v.recipient, v.sender, v.id)
     if e != NULL:
         take_again(w, e)
         return
     if d.held >= w.bounds.mailbox:
-        w.stats.refused += 1
-        tell(w, v.sender, v.recipient, v.id, F_REFUSED, CODE_MAILBOX_FULL, True)
+        refuse_envelope(w, v, CODE_MAILBOX_FULL)
         return
     if d.conn != NONE_INDEX and d.undrained == 0:
         c = conn_at(&w.conns, d.conn)
@@ -179,6 +192,7 @@ cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint
 cdef void take_again(Core* w, Entry* e) noexcept nogil:
     """The same envelope once more while it is in our hands: its sender reconnected or lost patience."""
     w.stats.duplicates += 1
+    trace(w, TRACE_DUPLICATE, e.sender, e.recipient, e.id, 0)
     if e.state == ENTRY_STORED:
         tell(w, e.sender, e.recipient, e.id, F_ACCEPTED, 0, True)
         return
@@ -222,6 +236,7 @@ cdef int take_live(Core* w, Device* d, Conn* c, const BusEnvelope* v, const uint
     put_in_flight(w, c, e, n)
     d.held += 1
     w.stats.delivered_live += 1
+    trace(w, TRACE_SENT, e.sender, e.recipient, e.id, 0)
     memset(&f, 0, sizeof(Frame))
     f.type = F_DELIVER
     f.kind = e.kind
@@ -254,9 +269,9 @@ cdef int backlog_begins(Core* w, Conn* c, uint64_t mail_seq) noexcept nogil:
 cdef void take_stored(Core* w, Device* d, const BusEnvelope* v, const uint8_t* body, uint32_t n) noexcept nogil:
     cdef StoreOp* op = batch_op(w, OP_PUT, n) if batch_has_room(w, n) else NULL
     if op == NULL:
-        w.stats.refused += 1
-        tell(w, v.sender, v.recipient, v.id, F_REFUSED, CODE_TRY_LATER, True)
+        refuse_envelope(w, v, CODE_TRY_LATER)
         return
+    trace(w, TRACE_TO_DISK, v.sender, v.recipient, v.id, 0)
     w.mail_seq += 1
     op.flags = OP_DIRECT
     op.kind = v.kind
@@ -297,6 +312,7 @@ cdef void commit_entry(Core* w, Entry* e) noexcept nogil:
     op.expires_s = e.expires_s
     memcpy(<uint8_t*>(op + 1), e.body, e.body_n)
     e.state = ENTRY_COMMITTING
+    trace(w, TRACE_LINGER_OVER, e.sender, e.recipient, e.id, 0)
     w.stats.linger_commits += 1
 
 
@@ -326,6 +342,7 @@ cdef void acknowledged(Core* w, Entry* e) noexcept nogil:
         delete_row(w, e)
         entry_end(w, e)
         return
+    trace(w, TRACE_ACKNOWLEDGED, e.sender, e.recipient, e.id, 0)
     # "delivered" is the first answer unless "accepted" (STORED) or a refusal (UNSAVED) was told before.
     tell(w, e.sender, e.recipient, e.id, F_DELIVERED, 0, e.state == ENTRY_LINGER or e.state == ENTRY_COMMITTING)
     if e.state == ENTRY_COMMITTING or e.state == ENTRY_STORED:
@@ -363,6 +380,7 @@ cdef int acknowledge(Core* w, Conn* c, uint64_t first, uint64_t count) noexcept 
 
 
 cdef void mark_read(Core* w, Conn* c, uint64_t sender, uint64_t id) noexcept nogil:
+    trace(w, TRACE_READ, sender, c.address, id, 0)
     tell(w, sender, c.address, id, F_READ, 0, False)
 
 
@@ -415,6 +433,7 @@ cdef void resend(Core* w, Conn* c) noexcept nogil:
         e.resends += 1
         e.sent_ms = w.now_ms
         w.stats.resends += 1
+        trace(w, TRACE_RESENT, e.sender, e.recipient, e.id, e.resends)
         # Behind a full socket a second copy helps nobody: only the count goes on.
         if not c.flags & FLAG_WANT_WRITE and resend_frame(w, c, e) != 0:
             return

@@ -17,6 +17,9 @@ from wa._fastpath.mailbox cimport (
 )
 from wa._fastpath.output cimport conn_active, mark_dirty, out_frame
 from wa._fastpath.slab cimport slab_give, slab_take
+from wa._fastpath.trace cimport (
+    TRACE_DUPLICATE, TRACE_EXPIRED, TRACE_REFUSED, TRACE_SENT_QUEUED, TRACE_STORED, trace,
+)
 
 cdef enum:
     CODE_TRY_LATER = 43
@@ -100,7 +103,9 @@ cdef bint drain_class(Core* w, Conn* c, Device* d, uint32_t i) noexcept nogil:
         if want <= 0:
             return False
         n = w.store.read(w.store, c.address, wa_priorities[i], ds.cursor[i], w.rows, want, w.arena, w.arena_n)
-        if n <= 0:
+        if n < 0:
+            return False          # the disk failed: what is there stays counted, and is tried again
+        if n == 0:
             return True
         for k in range(n):
             row = &w.rows[k]
@@ -129,6 +134,7 @@ cdef int deliver_row(Core* w, Conn* c, Device* d, const MailRow* row) noexcept n
     if d.undrained:
         d.undrained -= 1
     w.stats.delivered_queued += 1
+    trace(w, TRACE_SENT_QUEUED, e.sender, e.recipient, e.id, 0)
     memset(&f, 0, sizeof(Frame))
     f.type = F_DELIVER_QUEUED
     f.kind = e.kind
@@ -216,14 +222,17 @@ cdef void stored(Core* w, const StoreOp* op) noexcept nogil:
     cdef Device* d = directory_find(&w.directory, op.recipient)
     if op.result == RESULT_OK:
         w.stats.stored += 1
+        trace(w, TRACE_STORED, op.sender, op.recipient, op.id, 0)
         tell(w, op.sender, op.recipient, op.id, F_ACCEPTED, 0, True)
     elif op.result == RESULT_DUPLICATE:
         w.stats.duplicates += 1
+        trace(w, TRACE_DUPLICATE, op.sender, op.recipient, op.id, 0)
         if d != NULL:
             forget_one(d)         # counted when it came the first time
         tell(w, op.sender, op.recipient, op.id, F_ACCEPTED, 0, True)
     else:
         w.stats.refused += 1
+        trace(w, TRACE_REFUSED, op.sender, op.recipient, op.id, CODE_TRY_LATER)
         if d != NULL:
             forget_one(d)
         tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_TRY_LATER, True)
@@ -238,6 +247,7 @@ cdef void lingered(Core* w, const StoreOp* op) noexcept nogil:
     if e == NULL or e.state != ENTRY_COMMITTING or e.mail_seq != op.seq:
         return                    # acknowledged meanwhile: told, and its deletion is queued behind this
     if op.result == RESULT_OK or op.result == RESULT_DUPLICATE:
+        trace(w, TRACE_STORED, op.sender, op.recipient, op.id, 0)
         tell(w, op.sender, op.recipient, op.id, F_ACCEPTED, 0, True)
         e.state = ENTRY_STORED
         if e.body != NULL:
@@ -247,6 +257,7 @@ cdef void lingered(Core* w, const StoreOp* op) noexcept nogil:
             entry_end(w, e)
         return
     w.stats.refused += 1
+    trace(w, TRACE_REFUSED, op.sender, op.recipient, op.id, CODE_TRY_LATER)
     tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_TRY_LATER, True)
     e.state = ENTRY_UNSAVED
     if e.conn == NONE_INDEX:
@@ -265,6 +276,7 @@ cdef void take_expired(Core* w, const StoreBatch* b) noexcept nogil:
     for i in range(b.expired_n):
         op = &b.expired[i]
         w.stats.expired += 1
+        trace(w, TRACE_EXPIRED, op.sender, op.recipient, op.id, 0)
         e = custody_find(&w.custody, op.recipient, op.sender, op.id)
         d = directory_find(&w.directory, op.recipient)
         if e != NULL:

@@ -31,6 +31,8 @@ if (ENVELOPE_BODY_BYTES, REQUEST_BODY_BYTES, ERROR_TEXT_BYTES, ACK_RANGE) != (
 ):
     raise LocalError("frames.pyx and limits.py differ: change its copies and build again")
 
+RawFrame = tuple[int, int, int, int, int, int, int, bytes]   # the Python face of Frame, see parse()
+
 ctypedef struct Cursor:           # reads fields in order; after a failure it stays at the end and gives zeros
     const uint8_t* at
     const uint8_t* end

@@ -15,6 +15,7 @@ from wa._fastpath.delivery cimport take_envelope
 from wa._fastpath.lifecycle cimport cold_push
 from wa._fastpath.poller cimport PeerName, READABLE
 from wa._fastpath.session cimport session_adopted
+from wa._fastpath.trace cimport TRACE_FROM_BUS, trace
 
 cdef enum:
     TOKEN_BUS_IN = 4              # high byte of the event token; see loop.pyx
@@ -108,7 +109,7 @@ cdef int on_message(Core* w, BusIn* b, uint8_t what, const uint8_t* p, uint32_t 
     if b.worker < 0:
         return on_hello(w, b, p, n) if what == BUS_HELLO else -1
     if what == BUS_ENVELOPE:
-        return on_envelope(w, p, n)
+        return on_envelope(w, b, p, n)
     if what == BUS_RECEIPT:
         return on_receipt(w, p, n)
     if what == BUS_HANDOVER:
@@ -131,11 +132,12 @@ cdef int on_hello(Core* w, BusIn* b, const uint8_t* p, uint32_t n) noexcept nogi
     return 0
 
 
-cdef int on_envelope(Core* w, const uint8_t* p, uint32_t n) noexcept nogil:
+cdef int on_envelope(Core* w, const BusIn* b, const uint8_t* p, uint32_t n) noexcept nogil:
     cdef BusEnvelope v
     if n < sizeof(BusEnvelope):
         return -1
     memcpy(&v, p, sizeof(BusEnvelope))
+    trace(w, TRACE_FROM_BUS, v.sender, v.recipient, v.id, <uint16_t>b.worker)
     take_envelope(w, &v, p + sizeof(BusEnvelope), n - <uint32_t>sizeof(BusEnvelope))
     return 0
 

@@ -1,6 +1,7 @@
 # cython: language_level=3
 # HOT for accepts and logins: a reconnect storm runs through here.
 """Life of a connection; see lifecycle.pxd."""
+from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
@@ -26,6 +27,7 @@ cdef enum:
     CODE_INTERNAL = 18
     SERVER_VERSION = 1
     DRAIN_STATE_CLASS = 128
+    TOKEN_LISTENER = 1            # high byte; see loop.pyx
 
 
 # --- beginning --------------------------------------------------------------------------------------------
@@ -69,8 +71,12 @@ cdef void accept_all(Core* w) noexcept nogil:
     cdef Conn* c
     for i in range(w.bounds.accepts_per_turn):
         fd = w.poller.accept(w.poller, w.listener, &peer)
+        if fd == -EMFILE or fd == -ENFILE:
+            # Out of descriptors: the backlog keeps them.  Level-triggered, so looking away is what stops the spin.
+            w.listener_full = 1
+            w.poller.change(w.poller, w.listener, 0, <uint64_t>TOKEN_LISTENER << 56)
         if fd < 0:
-            return            # -EAGAIN, or out of descriptors: the backlog keeps them and we come back next turn
+            return
         w.stats.accepts += 1
         c = conn_adopt(w, fd)
         if c == NULL:

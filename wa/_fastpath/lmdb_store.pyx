@@ -143,6 +143,17 @@ cdef int reopen(Lmdb* s) noexcept nogil:
     return rc
 
 
+cdef bint panicked(Lmdb* s) noexcept nogil:
+    cdef MDB_txn* t = NULL
+    cdef int rc
+    if s.env == NULL:
+        return False
+    rc = mdb_txn_begin(s.env, NULL, MDB_RDONLY, &t)
+    if rc == 0:
+        mdb_txn_abort(t)
+    return rc == MDB_PANIC
+
+
 cdef bint disk_refuses(Lmdb* s) noexcept nogil:
     """LMDB reports a short write, which is what a filling disk answers first, as EIO: ask the disk itself, at the offset
     where the file ends, so that limits on the file's size count too."""
@@ -248,10 +259,10 @@ cdef void commit(Lmdb* s, StoreBatch* first) noexcept nogil:
         grown += 1
         if rc == 0:
             rc = transact(s, first, True)
-    if rc == MDB_PANIC:
+    if rc and rc != MDB_MAP_FULL and panicked(s):
         reopened = 1
-        rc = reopen(s)
-        if rc == 0:
+        reopen(s)                 # now, and not with the next commit: what is stored stays readable
+        if rc == MDB_PANIC:
             rc = transact(s, first, True)
     error = rc
     full = rc != 0 and is_full(s, rc)

@@ -2,6 +2,10 @@
 
 from typing import Protocol
 
+from typing_extensions import Buffer
+
+
+
 from wa._fastpath.mailbox import LmdbMailStore
 from wa._fastpath.memory_store import MemoryMailStore
 
@@ -70,8 +74,12 @@ class Loop:
         certificate: bytes,
         run_dir: str,
         overrides: dict[str, int] | None = None,
+        trace: Buffer | None = None,
     ) -> None:
-        """Bounds come from wa.limits; `overrides` (same names, lower case) replaces some, e.g. linger_ms."""
+        """Bounds come from wa.limits; `overrides` (same names, lower case) replaces some, e.g. linger_ms.
+
+        trace: writable memory for the ring of wa.runtime.trace, mapped for as long as the loop lives.
+        """
 
     def listen(self, fd: int) -> None:
         """Accept clients on this listening TCP socket (non-blocking).  The caller keeps it open."""

@@ -39,6 +39,7 @@ from wa._fastpath.poller cimport PeerName, READABLE, WAKE_TOKEN_FD, WRITABLE, HA
 from wa._fastpath.session cimport session_admit, session_readable, session_resume, session_timer
 from wa._fastpath.slab cimport slab_destroy, slab_init, slab_trim
 from wa._fastpath.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
+from wa._fastpath.trace cimport trace_attach
 from wa._fastpath.timers cimport Timer, wheel_init, wheel_pop, wheel_wait_ms
 
 from wa import limits
@@ -162,6 +163,7 @@ cdef class Loop:
     cdef object sink
     cdef object run_dir
     cdef object bus_socket
+    cdef object trace_memory          # keeps the ring alive
     cdef bint stopping
     cdef bint interrupted
     cdef bint woken
@@ -170,7 +172,7 @@ cdef class Loop:
     cdef uint64_t next_connect_ms
 
     def __cinit__(self, *, int worker, int workers, MailStoreBase store, object sink, bytes static_private,
-                  bytes certificate, str run_dir, dict overrides=None):
+                  bytes certificate, str run_dir, dict overrides=None, object trace=None):
         if sodium_init() < 0:
             raise LocalError("libsodium cannot be initialised: no source of randomness")
         if not 0 <= worker < workers or len(static_private) != 32 or not 0 < len(certificate) <= 128:
@@ -203,6 +205,8 @@ cdef class Loop:
         memcpy(w.certificate, <const char*>certificate, len(certificate))
         w.certificate_n = <uint32_t>len(certificate)
         self.set_bounds(overrides or {})
+        if trace is not None:
+            self.attach_trace(trace)
         self.next_tick_ms = w.now_ms
 
     def __dealloc__(self):
@@ -230,6 +234,11 @@ cdef class Loop:
         free(w.arena)
         sodium_memzero(w, sizeof(Core))
         free(w)
+
+    cdef int attach_trace(self, object memory) except -1:
+        cdef uint8_t[::1] view = memory
+        self.trace_memory = memory
+        return trace_attach(self.w, &view[0], view.shape[0])
 
     cdef void read_clock(self) noexcept nogil:
         self.w.now_ms = self.w.poller.now_ns(self.w.poller) // 1000000
@@ -312,6 +321,7 @@ cdef class Loop:
             # A paused connection is not read, so its end shows only here.
             begin_close(w, c, 0, 0)
             c.flags |= FLAG_EOF
+            mark_dirty(w, c)
 
     cdef void resume_later(self, Conn* c) noexcept nogil:
         if not c.flags & FLAG_RESUME:
@@ -343,6 +353,9 @@ cdef class Loop:
             self.next_tick_ms = w.now_ms + TICK_MS
             self.sweep()
             slab_trim(&w.slab, SLAB_CACHED_BYTES // 4)
+            if w.listener_full:           # out of descriptors a second ago: perhaps not any more
+                w.listener_full = 0
+                w.poller.change(w.poller, w.listener, READABLE, <uint64_t>TOKEN_LISTENER << 56)
             self.sink.on_tick()
         if w.now_ms >= self.next_connect_ms:
             self.connect_peers()

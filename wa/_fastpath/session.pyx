@@ -105,7 +105,8 @@ cdef void keep(Core* w, Conn* c, const uint8_t* data, uint32_t n, uint32_t used)
     if c.state == CONN_HELLO:
         need = HELLO_BYTES
     elif rest >= 4:
-        need = 4 + be32(data + used)      # consume() has checked that length
+        need = be32(data + used)          # not checked yet when the connection was paused before it
+        need = 4 + (need if need < NOISE_MAX else NOISE_MAX)
     else:
         need = 64
     if need < rest:

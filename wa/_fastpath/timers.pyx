@@ -25,7 +25,7 @@ cdef enum:
     TICK_BITS = 2                 # 4 ms
     DIGIT_BITS = 6
     DIGIT_MASK = 63
-    WAIT_MS_MAX = 0x7FFFFFFF
+    WAIT_MS_MAX = 1 << 30         # 12 days; a whole number of ticks
 
 assert WHEEL_RESOLUTION_MS == 1 << TICK_BITS and WHEEL_SLOTS == WHEEL_LEVELS << DIGIT_BITS
 assert WHEEL_LEVELS * DIGIT_BITS >= 64 - TICK_BITS

@@ -69,7 +69,7 @@ class Header:
 class Chain:
     """A symmetric-key chain: the key that makes the next message key, and how many were made."""
 
-    key: bytearray
+    key: bytearray = field(repr=False)
     length: int = 0
 
     def copy(self) -> "Chain":
@@ -88,11 +88,11 @@ class Chain:
 
 @dataclass(frozen=True)
 class SkippedKey:
-    key: bytearray
+    key: bytearray = field(repr=False)
     stored_at: int  # seconds, wall clock
 
 
-@dataclass
+@dataclass(repr=False)
 class _Advance:
     """What receiving a message would change, complete but not yet applied."""
 
@@ -248,6 +248,7 @@ class DoubleRatchet:
 
     def _turn(self, header: Header, root: bytearray, random: Random) -> None:
         """Ends both chains and starts the sending one under a fresh ratchet key."""
+        own = KeyPair.generate(random)  # first, since a random source may fail
         if self._receiving is not None and self._peer_key is not None:
             wipe(self._receiving.key)
             self._finished[self._peer_key] = header.previous_length
@@ -259,7 +260,7 @@ class DoubleRatchet:
             wipe(self._sending.key)
         wipe(self._root)
         self._peer_key = header.ratchet_key
-        self._own = KeyPair.generate(random)
+        self._own = own
         self._root, self._sending = _root_step(root, self._own, header.ratchet_key)
 
     # --- stored form --------------------------------------------------------------------------------
@@ -298,7 +299,8 @@ class DoubleRatchet:
         if finished > limits.RATCHET_CHAINS_REMEMBERED_MAX:
             raise InvalidState("too many finished chains")
         for _ in range(finished):
-            ratchet._finished[reader.take(KEY_BYTES)] = reader.uint(4)
+            ratchet_key = reader.take(KEY_BYTES)
+            ratchet._finished[ratchet_key] = reader.uint(4)
         skipped = reader.uint(2)
         if skipped > limits.RATCHET_SKIPPED_STORED_MAX:
             raise InvalidState("too many skipped keys")

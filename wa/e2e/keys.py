@@ -12,7 +12,7 @@ further use of it as a signing key must sign messages that begin with a label an
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wa.e2e.errors import InvalidBundle, InvalidKey
 from wa.e2e.primitives import (
@@ -92,7 +92,7 @@ class IdentityKey:
 class KeyPair:
     """An X25519 key pair."""
 
-    private: bytes
+    private: bytes = field(repr=False)
     public: bytes
 
     @classmethod

@@ -20,8 +20,9 @@ Associated data of the AEAD: the 81 bytes of `x3dh.associated_data` (identity ke
 initiator first), then every byte of the body before the ciphertext.  `generation` is the sender's, see
 `records`.
 
-Every method is synchronous and belongs in the caller's transaction.  A method that raises has not written to
-the store.  Persist before the ciphertext leaves, and acknowledge a delivery only after the commit.
+Every method is synchronous and belongs in the caller's transaction.  A method that refuses what a peer or a
+server sent has not written to the store; after InvalidState (our own rows are damaged) roll back.  Persist
+before the ciphertext leaves, and acknowledge a delivery only after the commit.
 """
 
 from collections.abc import Iterable
@@ -240,11 +241,11 @@ class Sessions:
         stop using the sessions that this device lost.  Then have the server drop its stock and upload
         `prekey_upload(stock_on_server=0)`.
         """
+        # The backup may be older than an earlier reset, so the clock and not just the counter moves it on.
+        generation = min(max(self._generation() + 1, self._now()), _GENERATION_MAX)
         for key in self._store.keys(Table.SESSIONS):
             self._store.delete(Table.SESSIONS, key)
         self._prekeys.reset()
-        # The backup may be older than an earlier reset, so the clock and not just the counter moves it on.
-        generation = min(max(self._generation() + 1, self._now()), _GENERATION_MAX)
         self._store.put(Table.COUNTERS, _GENERATION, u32(generation))
 
     def forget_expired(self) -> None:

@@ -14,7 +14,7 @@ addresses to every later message, so neither can be swapped by the server (secti
 Not the concern of this file: where prekeys live, which identities are trusted, replay.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wa.e2e.codec import u64
 from wa.e2e.errors import InvalidBundle, InvalidKey
@@ -31,7 +31,7 @@ _SALT = bytes(32)
 class Agreement:
     """The secret both sides now share (wipe it after use) and the initiator's public base key."""
 
-    secret: bytearray
+    secret: bytearray = field(repr=False)
     base_key: bytes
 
 

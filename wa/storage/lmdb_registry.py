@@ -7,6 +7,7 @@ not grow under an open transaction, so the room is looked at before one is begun
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,8 +86,9 @@ class LmdbRegistry(Registry):
         self._map_bytes = map_bytes
         self._map_bytes_max = map_bytes_max
         self._map_room_bytes = map_room_bytes
+        self._lock = threading.Lock()  # guards _env and _views: the map moves only while nobody looks at it
         self._views = 0
-        self._writing = False
+        self._writer: int | None = None  # the thread inside write()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._env: lmdb.Environment | None = None
         self._tables: dict[str, lmdb._Database] = {}
@@ -120,30 +122,33 @@ class LmdbRegistry(Registry):
 
     @contextmanager
     def read(self) -> Iterator[View]:
-        env = self._checked()
-        self._views += 1
+        with self._lock:
+            env, tables = self._checked(), self._tables
+            self._views += 1
         try:
             with env.begin() as txn:
-                yield View(_LmdbCursor(txn, self._tables), self._report_corrupt)
+                yield View(_LmdbCursor(txn, tables), self._report_corrupt)
         finally:
-            self._views -= 1
+            with self._lock:
+                self._views -= 1
 
     @contextmanager
     def write(self) -> Iterator[Change]:
-        env = self._checked()
-        self._make_room(env)
+        with self._lock:
+            env = self._checked()
+            self._make_room(env)
         try:
             txn = env.begin(write=True)
         except lmdb.Error as error:
             self._recover(error)
             raise _failed(error) from error
-        self._writing = True
+        self._writer = threading.get_ident()
         done = False
         try:
             yield Change(_LmdbCursor(txn, self._tables), self._report_corrupt)
             done = True
         finally:
-            self._writing = False
+            self._writer = None
             if not done:
                 txn.abort()
         try:
@@ -153,7 +158,7 @@ class LmdbRegistry(Registry):
             raise _failed(error) from error
 
     def close(self) -> None:
-        if self._writing or self._views:
+        if self._writer is not None or self._views:
             raise LocalError("close the registry outside its transactions")
         if self._env is not None:
             self._env.close()
@@ -162,7 +167,7 @@ class LmdbRegistry(Registry):
     def _checked(self) -> lmdb.Environment:
         if self._env is None:
             raise LocalError("the registry is closed")
-        if self._writing:
+        if self._writer == threading.get_ident():
             raise LocalError("no transaction inside a write(): the Change is a View too")
         return self._env
 
@@ -177,6 +182,7 @@ class LmdbRegistry(Registry):
 
     def _recover(self, error: lmdb.Error) -> None:
         """After a failed write of its meta page LMDB refuses all work until it is opened anew."""
-        if isinstance(error, lmdb.PanicError) and not self._views:
-            self.close()
-            self._open()
+        with self._lock:
+            if isinstance(error, lmdb.PanicError) and not self._views:
+                self.close()
+                self._open()

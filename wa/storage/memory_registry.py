@@ -4,6 +4,7 @@ The tables live in a `MemoryDisk` that outlives the registry, as files outlive a
 or abandons a registry and makes a new one over the same disk.
 """
 
+import threading
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,8 @@ class MemoryDisk:
         self.keys: dict[str, list[bytes]] = {table: [] for table in TABLES}
         self.fail_commits = 0
 
-    def set(self, table: str, key: bytes, value: bytes | None) -> bytes | None:
-        """Stores or (None) removes; returns what was there."""
+    def set(self, table: str, key: bytes, value: bytes | None) -> None:
+        """Stores or (None) removes."""
         values, keys = self.values[table], self.keys[table]
         before = values.get(key)
         if value is not None:
@@ -32,13 +33,13 @@ class MemoryDisk:
         elif before is not None:
             del values[key]
             del keys[bisect_left(keys, key)]
-        return before
 
 
-class _MemoryCursor(Cursor):
+class _MemoryView(Cursor):
+    """What is committed."""
+
     def __init__(self, disk: MemoryDisk) -> None:
         self._disk = disk
-        self.undo: list[tuple[str, bytes, bytes | None]] = []
 
     def get(self, table: str, key: bytes) -> bytes | None:
         return self._disk.values[table].get(key)
@@ -51,16 +52,44 @@ class _MemoryCursor(Cursor):
             at += 1
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
-        self.undo.append((table, key, self._disk.set(table, key, value)))
+        raise LocalError("a View does not write")
 
     def delete(self, table: str, key: bytes) -> bool:
-        before = self._disk.set(table, key, None)
-        self.undo.append((table, key, before))
+        raise LocalError("a View does not write")
+
+
+class _MemoryChange(_MemoryView):
+    """What is committed with a transaction's changes (None: deleted) laid over it."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        super().__init__(disk)
+        self.changes: dict[tuple[str, bytes], bytes | None] = {}
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        if (table, key) in self.changes:
+            return self.changes[table, key]
+        return super().get(table, key)
+
+    def scan(self, table: str, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        rows: dict[bytes, bytes | None] = dict(super().scan(table, prefix))
+        for (changed, key), row in self.changes.items():
+            if changed == table and key.startswith(prefix):
+                rows[key] = row
+        for key, row in sorted(rows.items()):
+            if row is not None:
+                yield key, row
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        self.changes[table, key] = value
+
+    def delete(self, table: str, key: bytes) -> bool:
+        before = self.get(table, key)
+        self.changes[table, key] = None
         return before is not None
 
-    def rollback(self) -> None:
-        for table, key, before in reversed(self.undo):
-            self._disk.set(table, key, before)
+    def commit(self) -> None:
+        for (table, key), value in self.changes.items():
+            self._disk.set(table, key, value)
 
 
 class MemoryRegistry(Registry):
@@ -69,38 +98,38 @@ class MemoryRegistry(Registry):
     def __init__(self, disk: MemoryDisk | None = None) -> None:
         super().__init__()
         self.disk = disk if disk is not None else MemoryDisk()
-        self._writing = False
+        self._committed = threading.RLock()  # a view never sees half a commit
+        self._writer: int | None = None  # the thread inside write()
         self._closed = False
 
     @contextmanager
     def read(self) -> Iterator[View]:
         self._check_open()
-        yield View(_MemoryCursor(self.disk), self._report_corrupt)
+        with self._committed:
+            yield View(_MemoryView(self.disk), self._report_corrupt)
 
     @contextmanager
     def write(self) -> Iterator[Change]:
         self._check_open()
-        cursor = _MemoryCursor(self.disk)
-        self._writing = True
-        done = False
+        cursor = _MemoryChange(self.disk)
+        self._writer = threading.get_ident()
         try:
             yield Change(cursor, self._report_corrupt)
-            if self.disk.fail_commits > 0:
-                self.disk.fail_commits -= 1
-                raise RemoteError(Code.STORAGE_FAILED, "the disk is full")
-            done = True
         finally:
-            self._writing = False
-            if not done:
-                cursor.rollback()
+            self._writer = None
+        if self.disk.fail_commits > 0:
+            self.disk.fail_commits -= 1
+            raise RemoteError(Code.STORAGE_FAILED, "the disk is full")
+        with self._committed:
+            cursor.commit()
 
     def close(self) -> None:
-        if self._writing:
+        if self._writer is not None:
             raise LocalError("close the registry outside its transactions")
         self._closed = True
 
     def _check_open(self) -> None:
         if self._closed:
             raise LocalError("the registry is closed")
-        if self._writing:
+        if self._writer == threading.get_ident():
             raise LocalError("no transaction inside a write(): the Change is a View too")

@@ -10,7 +10,7 @@ Not the concern of this file: what the fields mean to a feature (services), wher
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 from typing import Any, ClassVar, Self
 
 import msgpack
@@ -40,7 +40,7 @@ class Record:
 
     def encode(self) -> bytes:
         """The value as stored, checksum included."""
-        packed: bytes = msgpack.packb(_fields_of(self), use_bin_type=True)
+        packed: bytes = msgpack.packb(astuple(self), use_bin_type=True)
         return packed + _CRC.pack(_checksum(self.TABLE, self.key(), packed))
 
     @classmethod
@@ -57,10 +57,6 @@ class Record:
         if record.key() != key:
             raise CorruptRecord(f"a record in {cls.TABLE} under another key")
         return record
-
-
-def _fields_of(record: Record) -> tuple[Any, ...]:
-    return astuple(record)
 
 
 def _checksum(table: str, key: bytes, packed: bytes) -> int:
@@ -210,5 +206,3 @@ class Budget(Record):
 RECORDS: tuple[type[Record], ...] = (Account, Device, DeviceKeys, OneTimeKey, CodeRecord, Budget)
 TABLES: tuple[str, ...] = tuple(record.TABLE for record in RECORDS)
 Corrupt = Callable[[str, bytes], None]  # table, key
-
-assert all(not field.name.startswith("_") for record in RECORDS for field in fields(record))

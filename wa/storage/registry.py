@@ -6,7 +6,8 @@
         change.put(Account(number, now_s, (1,)))
 
 An exception inside `write()` undoes all of it.  There is one writer at a time and no nesting: a Change is
-itself a View and sees its own changes.  All calls come from the thread that made the registry.
+itself a View and sees its own changes.  write() belongs to one thread (the registry thread of a worker);
+read() may be used by one other thread (its loop) at the same time, and sees what was committed when it began.
 
 Implementations: `LmdbRegistry` (lmdb_registry.py) and `MemoryRegistry` (memory_registry.py), the reference.
 One suite runs over both: tests/contract/test_registry_contract.py.

@@ -138,7 +138,7 @@ SPECS: dict[Method, Spec] = {
             Who.NUMBER,
             {"number": _NUMBER, "device": Field(int, 1, 255, optional=True)},
             "Bundles of all devices of an account, or of one; takes one one-time prekey of each. -> {devices: [{device,"
-            " identity, signed_id, signed_key, signed_signature, one_time_id, one_time_key}]} (one_time_* nil when out)",
+            " identity, signed_id, signed_key, signed_signature, one_time_id, one_time_key}]} (one_time_* nil: out)",
         ),
         Spec(Method.KEYS_STOCK, Who.SELF, {}, "-> {count, signed_id}: one-time prekeys left, newest signed prekey"),
         Spec(

@@ -1,0 +1,149 @@
+"""The fast path compiles for FreeBSD 14.2 and needs nothing there but libc, CPython, libsodium and LMDB.
+
+The cross compiler is zig's, which carries FreeBSD's headers and the symbol list of its libc.  Linking with
+`-z defs` against that libc is the proof: a call that FreeBSD lacks is an undefined symbol.  What CPython,
+libsodium and LMDB define is satisfied by stubs with just those names.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINUX_ONLY = {"poller_epoll"}
+MODULES = sorted(path.stem for path in (ROOT / "wa/_fastpath").glob("*.pyx") if path.stem not in LINUX_ONLY)
+TARGET = "x86_64-freebsd.14.2"
+LIBRARY_SYMBOL = re.compile(r"_?Py|crypto_|sodium_|randombytes|mdb_")
+COMPILE = ["-c", "-O0", "-fPIC", "-fno-sanitize=undefined", "-Wall", "-Wno-unused-function"]
+LINK = ["-shared", "-nostdlib", "-Wl,-z,defs"]  # without zig's start files, which take seconds to build
+
+
+class CrossCompiler:
+    """Everything it makes lies in `work`, the compiler's cache too."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.headers = work / "include"
+        self.headers.mkdir()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", TARGET, *arguments]
+        cache = str(self.work / "zig")
+        environment = os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    def compile(self, source: Path) -> subprocess.CompletedProcess[str]:
+        includes = [f"-I{sysconfig.get_path('include')}", f"-I{self.headers}"]
+        return self.run(*COMPILE, *includes, str(source), "-o", str(source.with_suffix(".o")))
+
+    def link(self, *objects: Path) -> subprocess.CompletedProcess[str]:
+        return self.run(*LINK, *map(str, objects), "-lc", "-lpthread", "-o", str(self.work / "out.so"))
+
+    def link_text(self, name: str, text: str) -> subprocess.CompletedProcess[str]:
+        source = self.work / f"{name}.c"
+        source.write_text(text)
+        compiled = self.compile(source)
+        assert compiled.returncode == 0, compiled.stderr
+        return self.link(source.with_suffix(".o"))
+
+
+def undefined(objects: list[Path]) -> set[str]:
+    listing = subprocess.run(["nm", "-u", *objects], capture_output=True, text=True, check=True).stdout
+    return {line.split()[1] for line in listing.splitlines() if line.lstrip().startswith("U ")}
+
+
+def copy_headers(target: Path) -> None:
+    """Of the two libraries alone: the rest of the include directory is Linux's."""
+    for include in (Path("/usr/include"), Path("/usr/local/include")):
+        if (include / "sodium.h").exists():
+            shutil.copy(include / "sodium.h", target)
+            shutil.copytree(include / "sodium", target / "sodium")
+        if (include / "lmdb.h").exists():
+            shutil.copy(include / "lmdb.h", target)
+
+
+@pytest.fixture(scope="module")
+def compiler(tmp_path_factory: pytest.TempPathFactory) -> CrossCompiler:
+    cross = CrossCompiler(tmp_path_factory.mktemp("freebsd"))
+    copy_headers(cross.headers)
+    return cross
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C files.  Those of the build come along with their times: only stale ones are made again."""
+    tree = tmp_path_factory.mktemp("tree")
+    leave = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(ROOT / "wa/_fastpath", tree / "wa/_fastpath", ignore=leave)
+    shutil.copy2(ROOT / "wa/__init__.py", tree / "wa")
+    paths = [f"wa/_fastpath/{name}.pyx" for name in MODULES]
+    command = [sys.executable, "-m", "Cython.Build.Cythonize", "-3", "-q", *paths]
+    made = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout + made.stderr
+    return tree / "wa/_fastpath"
+
+
+@pytest.fixture(scope="module")
+def objects(compiler: CrossCompiler, sources: Path) -> list[Path]:
+    """All modules compiled; a failure names the file and the compiler's words."""
+    made = []
+    for name in MODULES:
+        compiled = compiler.compile(sources / f"{name}.c")
+        assert compiled.returncode == 0, f"{name} does not compile for FreeBSD:\n{compiled.stderr}"
+        made.append(sources / f"{name}.o")
+    return made
+
+
+def test_everything_resolves(compiler: CrossCompiler, objects: list[Path]) -> None:
+    ours = [name for name in undefined(objects) if LIBRARY_SYMBOL.match(name)]
+    assert ours
+    stub = compiler.work / "stub.c"
+    stub.write_text("".join(f"char {name};\n" for name in sorted(ours)))
+    assert compiler.compile(stub).returncode == 0
+    linked = compiler.link(*objects, stub.with_suffix(".o"))
+    assert linked.returncode == 0, linked.stderr
+
+
+def test_the_kqueue_backend_is_what_was_built(objects: list[Path]) -> None:
+    names = undefined(objects)
+    assert {"kqueue", "kevent", "accept4", "getrandom"} <= names
+    assert not {name for name in names if name.startswith(("epoll_", "eventfd"))}
+
+
+def test_a_port_is_shared_with_load_balancing(compiler: CrossCompiler, sources: Path) -> None:
+    """Plain SO_REUSEPORT on FreeBSD gives every connection to one worker."""
+    text = (sources / "sockets.c").read_text()
+    assert "#define WA_REUSEPORT SO_REUSEPORT_LB" in text
+    linked = compiler.link_text(
+        "reuseport",
+        "#include <sys/types.h>\n#include <sys/socket.h>\n#ifndef SO_REUSEPORT_LB\n#error missing\n#endif\n",
+    )
+    assert linked.returncode == 0, linked.stderr
+
+
+def test_a_linux_call_would_be_noticed(compiler: CrossCompiler) -> None:
+    """The control of this file: the same check fails for epoll and passes for kqueue."""
+    linux = compiler.link_text("linux", "int epoll_create(int); int f(void) { return epoll_create(1); }")
+    assert linked_without(linux) == {"epoll_create"}
+    freebsd = compiler.link_text("freebsd", "int kqueue(void); int f(void) { return kqueue(); }")
+    assert freebsd.returncode == 0, freebsd.stderr
+
+
+def linked_without(linked: subprocess.CompletedProcess[str]) -> set[str]:
+    """The symbols that the linker missed."""
+    assert linked.returncode != 0
+    return set(re.findall(r"undefined symbol: (\w+)", linked.stderr))
+
+
+def test_a_linux_header_would_be_noticed(compiler: CrossCompiler) -> None:
+    source = compiler.work / "header.c"
+    source.write_text("#include <sys/epoll.h>\n")
+    compiled = compiler.compile(source)
+    assert compiled.returncode != 0
+    assert "sys/epoll.h" in compiled.stderr

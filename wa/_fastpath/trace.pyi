@@ -1,0 +1,3 @@
+HEADER_BYTES: int
+RECORD_BYTES: int
+STAGES: dict[int, str]

@@ -1,0 +1,38 @@
+"""The command `wa`.
+
+The client's commands bring the end-to-end encryption with them.  A server process must not even load it, so
+they are left out when the command is `serve`.
+"""
+
+import sys
+
+import typer
+
+from wa.cli import serve
+from wa.errors import LocalError, RemoteError
+
+SERVER_COMMANDS = ("serve", "status")
+
+
+def make_app(argv: list[str]) -> typer.Typer:
+    """The commands for this command line."""
+    app = typer.Typer(
+        help="A messaging server that keeps its promises, and a client for it.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    serve.add_server_commands(app)
+    return app
+
+
+def main() -> None:
+    try:
+        make_app(sys.argv[1:])()
+    except (LocalError, RemoteError) as error:
+        print(f"wa: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What a process needs from its operating system beyond `os`: dying with its parent, and a core of its
+own.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+from wa.errors import LocalError
+
+# Linux, <sys/prctl.h>
+PR_SET_PDEATHSIG = 1
+# FreeBSD, <sys/procctl.h>, <sys/wait.h>, <sys/cpuset.h>
+PROC_PDEATHSIG_CTL = 11
+P_PID = 0
+CPU_LEVEL_WHICH = 3
+CPU_WHICH_TID = 1
+CPUSET_BYTES = 128
+
+LINUX = sys.platform.startswith("linux")
+FREEBSD = sys.platform.startswith("freebsd")
+
+
+def die_with_parent(parent: int) -> None:
+    """Asks the kernel to kill this process when its parent (a single-threaded process) ends in whatever way.
+
+    A worker without its supervisor would hold the data directory and serve clients that nobody watches.  KILL
+    and not TERM: it must be certain, and a killed worker loses nothing that was accepted.  Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if LINUX:
+        done = libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    elif FREEBSD:
+        wanted = ctypes.c_int(signal.SIGKILL)
+        done = libc.procctl(P_PID, ctypes.c_int64(0), PROC_PDEATHSIG_CTL, ctypes.byref(wanted))
+    else:
+        raise LocalError(f"no way on {sys.platform} to bind a worker to its supervisor: use Linux or FreeBSD")
+    if done != 0:
+        raise OSError(ctypes.get_errno(), "the kernel does not bind this process to its parent")
+    if os.getppid() != parent:  # it ended before the call
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pin_this_thread(core: int) -> None:
+    """Keeps the calling thread on one core; threads that exist already stay free.  Raises OSError."""
+    if LINUX:
+        os.sched_setaffinity(0, {core})
+    elif FREEBSD:
+        mask = (1 << core).to_bytes(CPUSET_BYTES, "little")
+        libc = ctypes.CDLL(None, use_errno=True)
+        this = ctypes.c_int64(-1)
+        if libc.cpuset_setaffinity(CPU_LEVEL_WHICH, CPU_WHICH_TID, this, CPUSET_BYTES, mask) != 0:
+            raise OSError(ctypes.get_errno(), f"cannot stay on core {core}")
+
+
+def usable_cores() -> list[int]:
+    if LINUX:
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def exit_reason(status: int) -> str:
+    """Of a `waitpid` status, for people."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

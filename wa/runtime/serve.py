@@ -1,0 +1,133 @@
+"""From settings to a running server: lock, data directory, keys, sockets, and then the supervisor.
+
+Everything here happens before the first fork.  The supervisor keeps the lock and the sockets open for as long
+as it lives, and every worker inherits what it needs of them.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wa import limits
+from wa._fastpath.sockets import listen_tcp
+from wa.config import Config, Endpoint
+from wa.errors import LocalError
+from wa.log import Log
+from wa.metrics import exposition
+from wa.runtime import keys
+from wa.runtime.operator_socket import NAME, SOCKET_PATH_BYTES_MAX, OperatorSocket
+from wa.runtime.process import usable_cores
+from wa.runtime.supervisor import Supervisor
+from wa.runtime.worker import Plan, run_worker
+from wa.storage.layout import Layout, open_layout
+
+POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a ready server tells its operator."""
+
+    endpoint: Endpoint  # with the real port when 0 was asked for
+    root_public: bytes
+    data_dir: Path
+    workers: int
+
+
+def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None:
+    """Serves until SIGTERM or SIGINT.  Raises LocalError when it cannot start or can no longer go on."""
+    os.umask(0o077)
+    data_dir = config.data_dir.absolute()
+    run_dir = data_dir / "run"
+    if len(str(run_dir / NAME).encode()) > SOCKET_PATH_BYTES_MAX:
+        raise LocalError(f"{data_dir} is too long for Unix sockets in it: choose a shorter data directory")
+    _wait_for_lock(data_dir / "lock", log)
+    layout = open_layout(data_dir, config.worker_count, _progress(log))
+    server_keys = keys.load(layout.keys, int(time.time()), log)
+    listeners = _listen(config)
+    endpoint = Endpoint(config.listen.host, listeners[0].getsockname()[1])
+    serving = Serving(endpoint, server_keys.root_public, data_dir, config.worker_count)
+
+    def start_worker(worker: int, channel: socket.socket) -> None:
+        for other in range(config.worker_count):
+            if other != worker:
+                listeners[other].close()
+        plan = _plan(worker, config, layout, server_keys)
+        run_worker(plan, listeners[worker], channel, log.named(f"worker-{worker}"))
+
+    supervisor = Supervisor(config.worker_count, start_worker, on_ready=lambda: on_ready(serving), log=log)
+    operator = OperatorSocket(
+        run_dir / NAME,
+        supervisor.selector,
+        {"status": supervisor.status, "metrics": lambda: exposition(supervisor.stats())},
+        log,
+    )
+    log.info("listening", endpoint=str(endpoint), root=server_keys.root_public.hex()[:16])
+    try:
+        supervisor.run()
+    finally:
+        operator.close()
+        for listener in listeners:
+            listener.close()
+        layout.close()
+
+
+def _plan(worker: int, config: Config, layout: Layout, server_keys: keys.ServerKeys) -> Plan:
+    cores = usable_cores()
+    return Plan(
+        worker=worker,
+        config=config,
+        keys=server_keys,
+        registry_path=layout.registry(worker),
+        mailbox_path=layout.mail(worker),
+        run_dir=layout.run,
+        core=cores[worker % len(cores)],
+    )
+
+
+def _progress(log: Log) -> Callable[[str, int, int], None]:
+    return lambda what, done, total: log.info("data_directory", doing=what, done=done, total=total)
+
+
+def _listen(config: Config) -> list[socket.socket]:
+    """One listening socket per worker, all on one port."""
+    host, port = config.listen.host, config.listen.port
+    try:
+        if port:
+            # With SO_REUSEPORT the port could be shared with another server of this user, and half of the
+            # clients would reach it: a socket without that option finds out.
+            listen_tcp(host, port, 1, False).close()
+        first = listen_tcp(host, port, limits.LISTEN_BACKLOG, True)
+        port = first.getsockname()[1]
+        return [first] + [
+            listen_tcp(host, port, limits.LISTEN_BACKLOG, True) for _ in range(config.worker_count - 1)
+        ]
+    except OSError as error:
+        reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        raise LocalError(f"cannot listen on {config.listen}: {reason}") from None
+
+
+def _wait_for_lock(path: Path, log: Log) -> None:
+    """Waits a little while workers of a killed server, which hold the lock too, are on their way out.
+
+    Whether the lock is really ours is decided by `open_layout`.
+    """
+    if not path.exists():
+        return
+    deadline = time.monotonic() + limits.LOCK_WAIT_MS_MAX / 1_000
+    told = False
+    with path.open("rb") as file:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if not told:
+                    log.info("waiting_for_lock", path=str(path))
+                    told = True
+                time.sleep(POLL_S)

@@ -1,0 +1,267 @@
+"""The supervision tree, all of it:
+
+    supervisor            one thread; holds the data directory's lock and every listening socket
+      +- worker 0..N-1    restart: always, at once; at most RESTARTS_MAX deaths of workers in
+      RESTARTS_WINDOW_S
+
+Start: all workers are forked; the server is ready when each has said so.  A worker that dies before that
+would die again, so it ends the start. Death of a worker: logged with its reason, and it is forked anew.  Its
+listening socket stays open here meanwhile: with SO_REUSEPORT the kernel keeps giving it its share of new
+connections, they wait in its backlog, and the new worker accepts them.  Too many deaths: everything stops
+with a message, the sockets close, and clients are refused instead of left waiting. SIGTERM, SIGINT: workers
+get SIGTERM and finish (clients are told, custody is committed); those that still run after STOP_MS_MAX are
+killed.  SIGHUP is ignored. Death of the supervisor: the kernel kills the workers (`process.die_with_parent`).
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, NoReturn
+
+from wa import limits
+from wa.errors import LocalError
+from wa.log import Log
+from wa.runtime.process import die_with_parent, exit_reason
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+STARTED, GO = b"started", b"go"
+RunWorker = Callable[[int, socket.socket], None]
+
+
+@dataclass
+class Child:
+    """One worker process.  `channel` carries datagrams: "started" from it, "go" to it, then its counters as
+    JSON.
+    """
+
+    pid: int
+    channel: socket.socket
+    started: bool = False
+    ready: bool = False
+    restarts: int = 0
+    stats: dict[str, int] = field(default_factory=dict)
+
+
+class Supervisor:
+    """run_worker(worker, channel) is called in the forked process and serves until SIGTERM.
+
+    on_ready is called once, when all workers serve for the first time.
+    """
+
+    def __init__(
+        self, workers: int, run_worker: RunWorker, *, on_ready: Callable[[], None], log: Log
+    ) -> None:
+        self._workers, self._run_worker, self._on_ready, self._log = workers, run_worker, on_ready, log
+        self.selector = selectors.DefaultSelector()
+        self.children: dict[int, Child] = {}
+        self._started_at = time.monotonic()
+        self._start_by = self._started_at + limits.START_MS_MAX / 1_000
+        self._stop_at = float("inf")  # when those that still run are killed
+        self._was_ready = False
+        self._deaths: deque[float] = deque()
+        self._failure = ""
+        self._wakeup, self._wakeup_end = socket.socketpair()
+        for end in (self._wakeup, self._wakeup_end):
+            end.setblocking(False)
+
+    def run(self) -> None:
+        """Until a signal stops it.  Raises LocalError when the start failed or restarting did not help."""
+        self._take_signals()
+        self.selector.register(self._wakeup, selectors.EVENT_READ, self._on_signal)
+        self._log.info("starting", workers=self._workers, pid=os.getpid())
+        try:
+            for worker in range(self._workers):
+                self._fork(worker, 0)
+            while self.children:
+                for key, mask in self.selector.select(self._timeout()):
+                    key.data(mask)
+                self._check_times()
+        finally:
+            self._signal_all(signal.SIGKILL)  # a fault of the supervisor must not leave workers behind
+        self._log.info("stopped")
+        if self._failure:
+            raise LocalError(self._failure)
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "uptime_s": int(time.monotonic() - self._started_at),
+            "ready": self._was_ready,
+            "workers": [
+                {
+                    "worker": worker,
+                    "pid": child.pid,
+                    "ready": child.ready,
+                    "restarts": child.restarts,
+                    "stats": child.stats,
+                }
+                for worker, child in sorted(self.children.items())
+            ],
+        }
+
+    def stats(self) -> Mapping[int, Mapping[str, int]]:
+        return {worker: child.stats for worker, child in sorted(self.children.items())}
+
+    def stop(self, failure: str = "") -> None:
+        """Asks every worker to finish.  `failure`: what `run` raises at the end; the first one stays."""
+        self._failure = self._failure or failure
+        if self._stopping:
+            return
+        self._stop_at = time.monotonic() + limits.STOP_MS_MAX / 1_000
+        self._log.info("stopping", reason=failure or "signal")
+        self._signal_all(signal.SIGTERM)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop_at != float("inf")
+
+    # --- workers ---
+
+    def _fork(self, worker: int, restarts: int) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        sys.stdout.flush()
+        supervisor = os.getpid()
+        # A signal between the fork and `_drop_signals` would end up in the supervisor's wake-up socket.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self._be_worker(worker, theirs, supervisor)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        theirs.close()
+        child = self.children[worker] = Child(pid, ours, restarts=restarts)
+        self.selector.register(ours, selectors.EVENT_READ, lambda _: self._on_report(worker, child))
+
+    def _be_worker(self, worker: int, channel: socket.socket, supervisor: int) -> NoReturn:
+        """In the new process, which never returns from here into the supervisor's code."""
+        status = 1
+        log = self._log.named(f"worker-{worker}")
+        try:
+            self._drop_signals()
+            die_with_parent(supervisor)
+            for key in list(self.selector.get_map().values()):  # the supervisor's own, and the other channels
+                if isinstance(key.fileobj, socket.socket):
+                    key.fileobj.close()
+            self._wakeup_end.close()
+            self._run_worker(worker, channel)
+            status = 0
+        finally:
+            error = sys.exc_info()[1]
+            if error is not None:
+                lines = [line for part in traceback.format_exception(error) for line in part.splitlines()]
+                log.error("crashed", error=repr(error), trace=" | ".join(line.strip() for line in lines))
+            os._exit(status)
+
+    def _on_report(self, worker: int, child: Child) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while data := child.channel.recv(limits.WORKER_REPORT_BYTES_MAX):
+                if data == STARTED:
+                    child.started = True
+                    self._let_go(child)
+                    continue
+                child.stats = json.loads(data)
+                if not child.ready:
+                    child.ready = True
+                    self._log.info("worker_ready", worker=worker, pid=child.pid)
+            self.selector.unregister(child.channel)  # it ended; waitpid says how
+        if not self._was_ready and all(child.ready for child in self.children.values()):
+            self._was_ready = True
+            self._log.info("ready", workers=self._workers)
+            self._on_ready()
+
+    def _let_go(self, child: Child) -> None:
+        """A restarted worker finds the others running; at the start the last one lets all go."""
+        ready_to_go = [child] if self._was_ready else list(self.children.values())
+        if all(each.started for each in ready_to_go):
+            for each in ready_to_go:
+                with contextlib.suppress(ConnectionError):  # it died meanwhile; waitpid says how
+                    each.channel.send(GO)
+
+    def _reap(self) -> None:
+        for worker, child in list(self.children.items()):
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                self._on_death(worker, child, exit_reason(status))
+
+    def _on_death(self, worker: int, child: Child, reason: str) -> None:
+        if child.channel in self.selector.get_map():
+            self.selector.unregister(child.channel)
+        child.channel.close()
+        del self.children[worker]
+        if self._stopping:
+            self._log.info("worker_stopped", worker=worker, pid=child.pid, reason=reason)
+            return
+        self._log.error("worker_died", worker=worker, pid=child.pid, reason=reason)
+        now = time.monotonic()
+        self._deaths.append(now)
+        while self._deaths[0] <= now - limits.RESTARTS_WINDOW_S:
+            self._deaths.popleft()
+        if not self._was_ready:
+            self.stop(f"worker {worker} ended with {reason} before it served; its log says why")
+        elif len(self._deaths) > limits.RESTARTS_MAX:
+            self.stop(
+                f"{len(self._deaths)} deaths of workers within {limits.RESTARTS_WINDOW_S} s, the last one of"
+                f" worker {worker} by {reason}: restarting does not help; the log says why they died"
+            )
+        else:
+            self._fork(worker, child.restarts + 1)
+
+    # --- time and signals ---
+
+    def _timeout(self) -> float | None:
+        """Until the next thing that is due by time alone."""
+        due = self._stop_at if self._stopping or self._was_ready else self._start_by
+        return None if due == float("inf") else max(0.0, due - time.monotonic())
+
+    def _check_times(self) -> None:
+        now = time.monotonic()
+        if now >= self._stop_at:
+            for worker, child in self.children.items():
+                self._log.error("worker_killed", worker=worker, pid=child.pid, reason="did not stop in time")
+            self._signal_all(signal.SIGKILL)
+            self._stop_at = now + 1
+        elif not self._was_ready and not self._stopping and now >= self._start_by:
+            late = [worker for worker, child in self.children.items() if not child.ready]
+            self.stop(f"workers {late} did not serve within {limits.START_MS_MAX // 1_000} s")
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for child in self.children.values():
+            os.kill(child.pid, number)  # ours and not waited for yet, so the pid is still theirs
+
+    def _take_signals(self) -> None:
+        signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, _wake_only)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def _drop_signals(self) -> None:
+        """A worker: SIGTERM is what its supervisor sends; a ^C of the terminal is not for it."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _on_signal(self, mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while numbers := self._wakeup.recv(256):
+                if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+                    self.stop()
+                if signal.SIGCHLD in numbers:
+                    self._reap()
+
+
+def _wake_only(number: int, frame: FrameType | None) -> None:
+    """The number arrives through the wake-up descriptor; without a handler it would not."""

@@ -1,0 +1,153 @@
+"""One worker: its store, its registry, its loop and its cold path, and how they are joined.
+
+A worker is an object; nothing of it is a module's.  Its threads: the loop (the one that calls `run`, on a
+core of its own), the mailbox store's commit thread, and the registry's thread.
+"""
+
+import faulthandler
+import json
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from wa._fastpath.lmdb_store import LmdbMailStore
+from wa._fastpath.loop import Loop
+from wa.config import Config
+from wa.log import Log
+from wa.routing.shards import worker_of_number
+from wa.runtime.cold import ColdPath
+from wa.runtime.keys import ServerKeys
+from wa.runtime.process import pin_this_thread
+from wa.runtime.registry_thread import RegistryThread
+from wa.runtime.supervisor import GO, STARTED
+from wa.services.base import Site
+from wa.services.code_transport import CodeTransport, ConsoleTransport, FileTransport
+from wa.storage.lmdb_registry import LmdbRegistry
+
+# The registry's thread must not hold the GIL against the loop for Python's default of 5 ms.
+SWITCH_INTERVAL_S = 0.0005
+Report = Callable[[dict[str, int]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker is made of.  Paths are this worker's own; `core`: where its loop stays, None for
+    anywhere.
+    """
+
+    worker: int
+    config: Config
+    keys: ServerKeys
+    registry_path: Path
+    mailbox_path: Path
+    run_dir: Path
+    core: int | None
+
+
+class Worker:
+    """report: called by the loop's thread, with all counters, once it serves and then about once a second."""
+
+    def __init__(self, plan: Plan, report: Report, log: Log) -> None:
+        config, keys = plan.config, plan.keys
+        workers = config.worker_count
+        self._plan, self._report, self._log = plan, report, log
+        self._registry = LmdbRegistry(plan.registry_path)
+        self._store = LmdbMailStore(plan.mailbox_path)
+        self._store.start()
+        self._corrupt_told = 0
+        site = Site(secrets.randbelow, secrets.token_bytes, keys.pepper, workers, server_version())
+        self._cold = ColdPath(
+            plan.worker,
+            self._registry,
+            site,
+            owner=lambda number: worker_of_number(number, workers),
+            now_ms=wall_ms,
+            monotonic_ms=monotonic_ms,
+            report=self._on_tick,
+            log=log,
+        )
+        self.loop = Loop(
+            worker=plan.worker,
+            workers=workers,
+            store=self._store,
+            sink=self._cold,
+            static_private=keys.static_private,
+            certificate=keys.certificate,
+            run_dir=str(plan.run_dir),
+            overrides={"linger_ms": config.linger_ms},
+        )
+        self._changes = RegistryThread(
+            self._registry, site, code_transport(config), wake=self.loop.wake, now_ms=wall_ms, log=log
+        )
+        self._cold.attach(self.loop, self._changes)
+        with self._registry.read() as view:
+            for device in view.devices():
+                self.loop.add_device(device.address)
+        self.loop.start()
+
+    def run(self, listener: int) -> None:
+        """Serves clients of the listening socket `listener` until `loop.stop()`, then commits what is
+        pending.
+        """
+        self.loop.listen(listener)
+        if self._plan.core is not None:
+            pin_this_thread(self._plan.core)
+        self._on_tick(self._cold.stats())
+        self.loop.run()
+        self._changes.close()
+        self._store.close()
+        self._registry.close()
+
+    def _on_tick(self, stats: dict[str, int]) -> None:
+        mailbox = self._store.stats()
+        if mailbox["corrupt"] > self._corrupt_told:
+            self._corrupt_told = mailbox["corrupt"]
+            self._log.error("mailbox_corrupt", met=self._corrupt_told)
+        self._report(stats | {f"mailbox_{name}": count for name, count in mailbox.items()})
+
+
+def run_worker(plan: Plan, listener: socket.socket, channel: socket.socket, log: Log) -> None:
+    """The life of a worker process, until SIGTERM.  `channel`: see `supervisor.Child`."""
+    faulthandler.enable()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+    def report(stats: dict[str, int]) -> None:
+        try:
+            channel.send(json.dumps(stats).encode())
+        except BlockingIOError:
+            log.debug("report_skipped")  # the supervisor is behind; the next one has newer numbers
+
+    worker = Worker(plan, report, log)
+    channel.setblocking(True)
+    channel.send(STARTED)
+    if channel.recv(len(GO)) != GO:
+        return  # the supervisor is gone
+    channel.setblocking(False)
+    signal.signal(signal.SIGTERM, lambda number, frame: worker.loop.stop())
+    worker.run(listener.fileno())
+
+
+def code_transport(config: Config) -> CodeTransport:
+    path = config.code_transport.path
+    return ConsoleTransport(sys.stdout) if path is None else FileTransport(path)
+
+
+def server_version() -> str:
+    try:
+        return version("wa")
+    except PackageNotFoundError:
+        return "unreleased"  # run from a checkout
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
