@@ -66,9 +66,7 @@ def test_a_sender_can_be_killed_anywhere(tmp_path: Path, step: str, nth: int) ->
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-@pytest.mark.parametrize(
-    "step", ["receive:decrypted", "receive:committed", "receive:acknowledged", "event:handed-out"]
-)
+@pytest.mark.parametrize("step", ["receive:decrypted", "receive:committed", "receive:acknowledged", "event:handed-out"])
 def test_a_recipient_can_be_killed_anywhere(tmp_path: Path, step: str, nth: int) -> None:
     async def scenario(world: World) -> None:
         await world.register(ALICE)

@@ -42,9 +42,7 @@ def test_a_lost_receipt_leads_to_a_resend_that_is_shown_once(tmp_path: Path) -> 
             await deliver(alice, "hello")
             assert received(bob) == ["hello"]
         copies = world.server.sends()
-        assert len(copies) > 1 and len({frame.body for frame in copies}) == 1, (
-            "every resend is the same bytes"
-        )
+        assert len(copies) > 1 and len({frame.body for frame in copies}) == 1, "every resend is the same bytes"
 
     run(tmp_path, scenario)
 
