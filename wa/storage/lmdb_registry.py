@@ -13,6 +13,7 @@ from pathlib import Path
 
 import lmdb
 
+from wa._fastpath.durable import make_environment
 from wa.errors import Code, LocalError, RemoteError
 from wa.storage.records import TABLES
 from wa.storage.registry import Change, Cursor, Registry, View
@@ -87,15 +88,19 @@ class LmdbRegistry(Registry):
         self._map_room_bytes = map_room_bytes
         self._views = 0
         self._writing = False
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._env: lmdb.Environment | None = None
         self._tables: dict[str, lmdb._Database] = {}
-        self._open()
+        make_environment(path, self._make)
+        self._open(path)
 
-    def _open(self) -> None:
+    def _make(self, beside: Path) -> None:
+        self._open(beside)
+        self.close()
+
+    def _open(self, path: Path) -> None:
         # The map is never smaller than the file: LMDB takes the larger of the two by itself.
         self._env = lmdb.open(
-            str(self._path),
+            str(path),
             map_size=self._map_bytes,
             mode=0o600,
             readahead=False,
@@ -113,7 +118,7 @@ class LmdbRegistry(Registry):
         if found is not None and found != b"%d" % FORMAT:
             self.close()
             raise LocalError(
-                f"{self._path} holds registry format {found.decode(errors='replace')}, this version reads"
+                f"{path} holds registry format {found.decode(errors='replace')}, this version reads"
                 f" {FORMAT}: start the version of wa that wrote it, or follow docs/storage.md, Upgrades"
             )
         self._tables = {table: env.open_db(table.encode()) for table in TABLES}
@@ -179,4 +184,4 @@ class LmdbRegistry(Registry):
         """After a failed write of its meta page LMDB refuses all work until it is opened anew."""
         if isinstance(error, lmdb.PanicError) and not self._views:
             self.close()
-            self._open()
+            self._open(self._path)
