@@ -52,6 +52,7 @@ class Config:
     linger_ms: int = limits.LINGER_MS
     overflow: str = "refuse"
     code_transport: CodeTransport = CodeTransport(None)
+    trace: bool = False  # record the stages of every envelope for `wa trace`
     log_level: str = "info"
     log_format: str = "text"
 
@@ -146,6 +147,15 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
     return parse
 
 
+def _boolean(value: Any) -> bool:
+    named = {"true": True, "1": True, "false": False, "0": False}
+    if isinstance(value, str) and value.lower() in named:
+        value = named[value.lower()]
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, not {value!r}")
+    return value
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in choices:
@@ -180,6 +190,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "linger_ms": _integer(0, limits.RESEND_AFTER_MS - 1),
     "overflow": _one_of(OVERFLOW_POLICIES),
     "code_transport": _code_transport,
+    "trace": _boolean,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
 }

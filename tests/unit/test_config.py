@@ -90,6 +90,14 @@ def test_boolean_is_not_a_number(tmp_path):
         load(toml="workers = true\n", tmp_path=tmp_path)
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("False", False), ("0", False)])
+def test_switches(text, value, tmp_path):
+    assert load(environ={"WA_TRACE": text}).trace is value
+    assert load(toml="trace = true\n", tmp_path=tmp_path).trace is True
+    with pytest.raises(LocalError, match="WA_TRACE: expected true or false"):
+        load(environ={"WA_TRACE": "yes"})
+
+
 def test_code_transport_to_a_file():
     made = load(environ={"WA_CODE_TRANSPORT": "file:/run/codes"})
     assert made.code_transport == config.CodeTransport(Path("/run/codes"))

@@ -26,6 +26,7 @@ from wa.runtime.keys import ServerKeys
 from wa.runtime.process import pin_this_thread
 from wa.runtime.registry_thread import RegistryThread
 from wa.runtime.supervisor import GO, STARTED
+from wa.runtime.trace import create_ring
 from wa.services.base import Site
 from wa.services.code_transport import CodeTransport, ConsoleTransport, FileTransport
 from wa.storage.lmdb_registry import LmdbRegistry
@@ -81,6 +82,7 @@ class Worker:
             certificate=keys.certificate,
             run_dir=str(plan.run_dir),
             overrides={"linger_ms": config.linger_ms},
+            trace=create_ring(plan.run_dir, plan.worker) if config.trace else None,
         )
         self._changes = RegistryThread(
             self._registry, site, code_transport(config), wake=self.loop.wake, now_ms=wall_ms, log=log
