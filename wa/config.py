@@ -10,7 +10,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class CodeTransport:
 class Config:
     data_dir: Path = Path("wa-data")
     listen: Endpoint = Endpoint("127.0.0.1", 7340)
-    workers: int = 0  # 0: one per core that this process may use
+    workers: int = 0  # 0: one per core that this process may use; see `resolved`
     linger_ms: int = limits.LINGER_MS
     overflow: str = "refuse"
     code_transport: CodeTransport = CodeTransport(None)
@@ -56,15 +56,16 @@ class Config:
     log_level: str = "info"
     log_format: str = "text"
 
-    @property
-    def worker_count(self) -> int:
-        return self.workers or min(usable_cores(), limits.WORKERS_MAX)
+    def resolved(self) -> "Config":
+        """With the number of workers decided: once, since a pinned process sees one core only."""
+        return replace(self, workers=self.workers or min(len(usable_cores()), limits.WORKERS_MAX))
 
 
-def usable_cores() -> int:
+def usable_cores() -> list[int]:
+    """The numbers of the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def load(

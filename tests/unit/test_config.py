@@ -21,7 +21,8 @@ def test_defaults():
     assert made == config.Config()
     assert str(made.listen) == "127.0.0.1:7340"
     assert made.linger_ms == limits.LINGER_MS
-    assert 1 <= made.worker_count <= limits.WORKERS_MAX
+    assert made.resolved().workers == min(len(config.usable_cores()), limits.WORKERS_MAX)
+    assert load({"workers": 3}).resolved().workers == 3
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path):

@@ -38,8 +38,9 @@ Report = Callable[[dict[str, int]], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker is made of.  Paths are this worker's own; `core`: where its loop stays, None for
-    anywhere.
+    """What a worker is made of.
+
+    config: resolved.  Paths are this worker's own.  core: where its loop stays, None for anywhere.
     """
 
     worker: int
@@ -56,7 +57,7 @@ class Worker:
 
     def __init__(self, plan: Plan, report: Report, log: Log) -> None:
         config, keys = plan.config, plan.keys
-        workers = config.worker_count
+        workers = config.workers
         self._plan, self._report, self._log = plan, report, log
         self._registry = LmdbRegistry(plan.registry_path)
         self._store = LmdbMailStore(plan.mailbox_path)
