@@ -31,6 +31,7 @@ CODE = "123456"
 class Faults:
     """Switches; a number counts down, a flag stays."""
 
+    mute: bool = False  # pings are not answered
     never_answer: bool = False  # takes envelopes and says nothing
     lose_receipts: int = 0  # so many receipts are not sent
     deliver_twice: bool = False
@@ -132,6 +133,8 @@ class Connection:
         match frame:
             case frames.Open():
                 self._open()
+            case frames.Ping() if self.server.faults.mute:
+                pass
             case frames.Ping(token):
                 self.send(frames.Pong(token))
             case frames.Close():
@@ -213,9 +216,7 @@ class Server:
         """As after a key change: clients that know the old one must fall back."""
         self.static_private = os.urandom(32)
         now = int(time.time())
-        self.certificate = certificate.make(
-            self.root_secret, public_key(self.static_private), now - 60, now + 86_400
-        )
+        self.certificate = certificate.make(self.root_secret, public_key(self.static_private), now - 60, now + 86_400)
 
     async def __aenter__(self) -> "Server":
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -290,9 +291,7 @@ class Server:
             connection.seq += 1
             connection.in_flight[connection.seq] = key
             if isinstance(item, frames.StoredReceipt):
-                connection.send(
-                    frames.StoredReceipt(connection.seq, item.level, item.recipient, item.id, item.code)
-                )
+                connection.send(frames.StoredReceipt(connection.seq, item.level, item.recipient, item.id, item.code))
                 continue
             delivery = frames.Deliver(
                 item.kind, connection.seq, key[0], item.id, item.body, 0 if only is None else None
@@ -332,14 +331,10 @@ class Server:
         elif level is not Level.ACCEPTED and sender in self.devices:
             self.store_receipt(sender, level, recipient, envelope_id, code)
 
-    def store_receipt(
-        self, sender: int, level: Level, recipient: int, envelope_id: int, code: int = 0
-    ) -> None:
+    def store_receipt(self, sender: int, level: Level, recipient: int, envelope_id: int, code: int = 0) -> None:
         device = self.devices[sender]
         device.receipt_count += 1
-        device.mailbox[-1, device.receipt_count] = frames.StoredReceipt(
-            0, level, recipient, envelope_id, code
-        )
+        device.mailbox[-1, device.receipt_count] = frames.StoredReceipt(0, level, recipient, envelope_id, code)
 
     # --- requests ---
 
@@ -365,9 +360,7 @@ class Server:
             live = self.live.get(other)
             if live is not None:
                 live.send(
-                    frames.Notice(
-                        Notice.DEVICE_ADDED, methods.pack({"device": device_number, "name": p["name"]})
-                    )
+                    frames.Notice(Notice.DEVICE_ADDED, methods.pack({"device": device_number, "name": p["name"]}))
                 )
                 live.flush()
         return {"address": address}
@@ -400,10 +393,7 @@ class Server:
         for device in devices:
             if device.keys is None:
                 continue
-            bundle = {
-                name: device.keys[name]
-                for name in ("identity", "signed_id", "signed_key", "signed_signature")
-            }
+            bundle = {name: device.keys[name] for name in ("identity", "signed_id", "signed_key", "signed_signature")}
             one_time = device.one_time.pop(0) if device.one_time else (None, None)
             bundle |= {
                 "device": device_of(device.address),

@@ -70,10 +70,10 @@ class Bubble(Static):
     def _text(message: StoredMessage) -> Text:
         clock = datetime.fromtimestamp(message.stored_ms / 1_000).strftime("%H:%M")
         text = Text(clean(message.text), style="italic" if _is_waiting(message) else "", overflow="fold")
-        text.append(f"  {clock}", DIM)
+        text.append(f"\u00a0\u00a0{clock}", DIM)
         if message.direction is Direction.SENT:
             ticks, style = TICKS[message.state]
-            text.append(f" {ticks}", style)
+            text.append(f"\u00a0{ticks}", style)
             if message.state is State.FAILED and message.reason is not None:
                 text.append(f" {message.reason.name.lower().replace('_', ' ')}", RED)
         return text
@@ -111,21 +111,21 @@ class ChatApp(App[None]):
         Binding("pageup", "page_up", "Older", priority=True),
         Binding("pagedown", "page_down", "Newer", priority=True),
         Binding("ctrl+r", "retry", "Connect now", priority=True),
-        Binding("ctrl+s", "safety", "Safety number", priority=True),
-        Binding("ctrl+y", "accept", "Accept identity", priority=True),
+        Binding("f2", "safety", "Safety number", priority=True),
+        Binding("f9", "accept", "Accept identity", priority=True),
     ]
     CSS = """
     Screen { background: #0b141a; color: #e9edef; }
     #head { height: 3; background: #202c33; padding: 1 2 0 2; }
     #peer { width: 1fr; text-style: bold; }
-    #state { width: auto; }
+    #state { width: auto; max-width: 70%; text-wrap: nowrap; text-overflow: ellipsis; }
     #banner { display: none; background: #4a3a12; color: #ffe2a8; padding: 0 2; height: auto; }
     #banner.shown { display: block; }
-    #lines { padding: 0 2 1 2; scrollbar-size-vertical: 1; scrollbar-color: #374248;
+    #lines { padding: 0 0 1 0; scrollbar-size-vertical: 1; scrollbar-color: #374248;
              scrollbar-background: #0b141a; }
     #empty { width: 100%; content-align: center middle; color: #8696a0; margin-top: 2; text-align: center; }
     Day { width: 100%; text-align: center; margin-top: 1; }
-    Line { height: auto; width: 100%; margin-top: 1; }
+    Line { height: auto; width: 100%; margin-top: 1; padding: 0 2; }
     Line.same { margin-top: 0; }
     Line.sent { align-horizontal: right; }
     Bubble { width: auto; max-width: 78%; height: auto; padding: 0 1; background: #202c33; }
@@ -210,6 +210,7 @@ class ChatApp(App[None]):
         self._status = status
         if isinstance(status, Disconnected) and status.retry_in is not None:
             self._retry_at = time.monotonic() + status.retry_in
+        self.refresh_bindings()
         self._tick()
 
     def _tick(self) -> None:
@@ -222,19 +223,20 @@ class ChatApp(App[None]):
                 text = Text(f"✕ {reason}", RED)
             case Disconnected(reason):
                 left = max(0, round(self._retry_at - time.monotonic()))
-                text = Text(f"○ {reason} · again in {left} s" if left else "◌ connecting …", AMBER)
+                text = Text(f"○ again in {left} s · {reason}" if left else "◌ connecting …", AMBER)
         self.query_one("#state", Static).update(text)
 
     def _show_banner(self) -> None:
         banner = self.query_one("#banner", Static)
+        self.refresh_bindings()
         is_held = self._client.is_held(self._peer)
         banner.set_class(is_held, "shown")
         if is_held:
             banner.update(
                 Text.assemble(
                     ("⚠ The security keys of this number changed. ", "bold"),
-                    "A new phone, or somebody in between. Nothing is sent until you accept: compare the safety"
-                    " number (ctrl+s) with the other side, then press ctrl+y.",
+                    "A new phone, or somebody in between. Nothing is sent until you accept: compare the"
+                    " safety number (F2) with the other side, then press F9.",
                 )
             )
 
@@ -252,7 +254,7 @@ class ChatApp(App[None]):
         first = self._oldest
         if first is not None and _day(first) == _day(page[-1]):
             await self.query_one(f"#day-{_day(first):%Y-%m-%d}").remove()
-            self.query_one(f"#row-{first.row}").set_class(first.direction is page[-1].direction, "same")
+            self.query_one(f"#row-{first.row}").set_class(_belong_together(page[-1], first), "same")
         await lines.mount_all(self._widgets(None, page), after=0)
         self._oldest = page[0]
         self._newest = self._newest or page[-1]
@@ -289,12 +291,20 @@ class ChatApp(App[None]):
                 widgets.append(Day(_day(message)))
                 before = None
             line = Line(message)
-            line.set_class(before is not None and before.direction is message.direction, "same")
+            line.set_class(before is not None and _belong_together(before, message), "same")
             widgets.append(line)
             before = message
         return widgets
 
     # --- keys ---
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Keys that have nothing to do are not shown."""
+        if action == "accept":
+            return self._client.is_held(self._peer)
+        if action == "retry":
+            return isinstance(self._status, Disconnected)
+        return True
 
     async def on_input_submitted(self, submitted: Input.Submitted) -> None:
         text = submitted.value.strip()
@@ -343,3 +353,8 @@ class ChatApp(App[None]):
 
 def _day(message: StoredMessage) -> date:
     return datetime.fromtimestamp(message.stored_ms / 1_000).date()
+
+
+def _belong_together(earlier: StoredMessage, later: StoredMessage) -> bool:
+    """Said by one side within a minute: shown without a gap."""
+    return earlier.direction is later.direction and later.stored_ms - earlier.stored_ms < 60_000

@@ -192,7 +192,7 @@ def _line(message: Message) -> Text:
 def _why_not(client: Client, message: Message, timeout: float) -> str:
     if client.is_held(message.recipient):
         return (
-            f"the identity of {message.recipient} changed and nothing is sent to it; compare the safety number "
+            f"the identity of {message.recipient} changed and nothing is sent to it; compare the numbers "
             f"(wa safety-number {message.recipient}), then: wa trust {message.recipient}"
         )
     status = client.status

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import lmdb
 
+from wa._fastpath.durable import make_environment
 from wa.errors import Code, LocalError, RemoteError
 from wa.storage.records import TABLES
 from wa.storage.registry import Change, Cursor, Registry, View
@@ -89,15 +90,19 @@ class LmdbRegistry(Registry):
         self._lock = threading.Lock()  # guards _env and _views: the map moves only while nobody looks at it
         self._views = 0
         self._writer: int | None = None  # the thread inside write()
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._env: lmdb.Environment | None = None
         self._tables: dict[str, lmdb._Database] = {}
-        self._open()
+        make_environment(path, self._make)
+        self._open(path)
 
-    def _open(self) -> None:
+    def _make(self, beside: Path) -> None:
+        self._open(beside)
+        self.close()
+
+    def _open(self, path: Path) -> None:
         # The map is never smaller than the file: LMDB takes the larger of the two by itself.
         self._env = lmdb.open(
-            str(self._path),
+            str(path),
             map_size=self._map_bytes,
             mode=0o600,
             readahead=False,
@@ -115,7 +120,7 @@ class LmdbRegistry(Registry):
         if found is not None and found != b"%d" % FORMAT:
             self.close()
             raise LocalError(
-                f"{self._path} holds registry format {found.decode(errors='replace')}, this version reads"
+                f"{path} holds registry format {found.decode(errors='replace')}, this version reads"
                 f" {FORMAT}: start the version of wa that wrote it, or follow docs/storage.md, Upgrades"
             )
         self._tables = {table: env.open_db(table.encode()) for table in TABLES}
@@ -185,4 +190,4 @@ class LmdbRegistry(Registry):
         with self._lock:
             if isinstance(error, lmdb.PanicError) and not self._views:
                 self.close()
-                self._open()
+                self._open(self._path)
