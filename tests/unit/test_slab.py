@@ -1,5 +1,6 @@
 """The buffer slab: classes, bounds and reuse, and every buffer given back."""
 
+import gc
 from itertools import pairwise
 
 import pytest
@@ -86,6 +87,16 @@ def test_the_face_refuses_to_give_twice() -> None:
     slab.give(name)
     with pytest.raises(LocalError):
         slab.give(name)
+
+
+def test_a_face_in_a_reference_cycle_frees_its_live_buffers() -> None:
+    """Collection may clear attributes before __dealloc__; an error there fails the test as a warning."""
+    slab = SlabFace(MIB, MIB)
+    assert slab.take(100) is not None
+    cycle: list[object] = [slab]
+    cycle.append(cycle)
+    del slab, cycle
+    gc.collect()
 
 
 class SlabMachine(RuleBasedStateMachine):

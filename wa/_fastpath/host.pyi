@@ -1,6 +1,12 @@
 BACKEND: str
 """Name of the module that implements the poller here."""
 
+def bus_path(run_dir: str, worker: int) -> str:
+    """Where worker's bus socket is on the real machine."""
+
+class Host:
+    """Where a Loop lives: the event source and the way to the other workers (host.pxd).  This is the real machine."""
+
 class PollerFace:
     """The poller for tests: the members of `Poller` with the same names.  A -errno becomes OSError."""
 

@@ -16,6 +16,7 @@ from libc.string cimport strcmp
 from wa._fastpath.poller cimport PeerName, PollEvent, Poller
 from wa._fastpath.sockets cimport FDS_PER_MESSAGE_MAX
 
+from wa._fastpath.sockets import connect_unix, listen_unix
 from wa.errors import LocalError
 
 ctypedef Poller* (*create_fn)() noexcept nogil
@@ -39,6 +40,26 @@ cdef create_fn find_backend() except NULL:
 
 
 backend_create = find_backend()
+
+
+def bus_path(run_dir: str, worker: int) -> str:
+    return os.path.join(run_dir, f"bus-{worker}.sock")
+
+
+cdef class Host:
+    """See host.pxd."""
+
+    cdef Poller* new_poller(self) except NULL:
+        cdef Poller* p = poller_create()
+        if p == NULL:
+            raise OSError("the event source cannot be made: out of descriptors or memory")
+        return p
+
+    cdef int bus_listen(self, str run_dir, int worker) except -1:
+        return listen_unix(bus_path(run_dir, worker)).detach()
+
+    cdef int bus_connect(self, str run_dir, int worker) except -1:
+        return connect_unix(bus_path(run_dir, worker)).detach()
 
 cdef enum:
     EVENTS_MAX = 512

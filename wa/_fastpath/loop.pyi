@@ -4,10 +4,8 @@ from typing import Protocol
 
 from typing_extensions import Buffer
 
-
-
-from wa._fastpath.mailbox import LmdbMailStore
-from wa._fastpath.memory_store import MemoryMailStore
+from wa._fastpath.host import Host
+from wa._fastpath.mailbox import MailStoreBase
 
 # A connection handle: index in the low 32 bits, generation in the high ones.  Stale handles are harmless:
 # every method that takes one returns False when that connection is gone.
@@ -68,24 +66,32 @@ class Loop:
         *,
         worker: int,
         workers: int,
-        store: LmdbMailStore | MemoryMailStore,
+        store: MailStoreBase,
         sink: Sink,
         static_private: bytes,
         certificate: bytes,
         run_dir: str,
         overrides: dict[str, int] | None = None,
+        host: Host | None = None,
         trace: Buffer | None = None,
     ) -> None:
         """Bounds come from wa.limits; `overrides` (same names, lower case) replaces some, e.g. linger_ms.
 
+        host: the real machine when None; a simulator hands in its own.
         trace: writable memory for the ring of wa.runtime.trace, mapped for as long as the loop lives.
         """
 
     def listen(self, fd: int) -> None:
         """Accept clients on this listening TCP socket (non-blocking).  The caller keeps it open."""
 
+    def start(self) -> None:
+        """Counts what the mailbox holds and opens the bus: from here on other workers reach this one.  Once."""
+
     def run(self) -> None:
         """Turns until `stop`; then closes every connection with shutting_down and commits what is pending."""
+
+    def turn(self) -> int:
+        """One turn that never waits, for a scheduler outside; returns how many ms the next one may wait."""
 
     def stop(self) -> None:
         """Ends `run` after the current turn.  Also safe in a signal handler."""

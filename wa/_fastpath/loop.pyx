@@ -7,11 +7,9 @@
     step_cold         hand the batch of cold frames to Python (only when there are any, a wake, or the second's tick)
     step_after_cold   take what the mailbox thread finished; fire timers; drain; submit the batch; flush bus; flush dirty
 """
-import os
 import socket
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EINTR
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
@@ -30,7 +28,7 @@ from wa._fastpath.custody cimport custody_destroy, custody_find, custody_init
 from wa._fastpath.delivery cimport linger_fire
 from wa._fastpath.drain cimport drain_all, take_commits
 from wa._fastpath.frames cimport F_NOTICE, F_RESPONSE, Frame
-from wa._fastpath.host cimport poller_create
+from wa._fastpath.host cimport Host
 from wa._fastpath.inbox cimport inbox_accept, inbox_readable
 from wa._fastpath.lifecycle cimport accept_all, begin_close, conn_end
 from wa._fastpath.mailbox cimport MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
@@ -43,7 +41,6 @@ from wa._fastpath.trace cimport trace_attach
 from wa._fastpath.timers cimport Timer, wheel_init, wheel_pop, wheel_wait_ms
 
 from wa import limits
-from wa._fastpath.sockets import connect_unix, listen_unix
 from wa.errors import LocalError
 from wa.wire.methods import RETENTION_S, Kind
 
@@ -161,8 +158,8 @@ cdef class Loop:
     cdef Core* w
     cdef object store                 # keeps the MailStore alive
     cdef object sink
-    cdef object run_dir
-    cdef object bus_socket
+    cdef str run_dir
+    cdef Host host
     cdef object trace_memory          # keeps the ring alive
     cdef bint stopping
     cdef bint interrupted
@@ -172,7 +169,7 @@ cdef class Loop:
     cdef uint64_t next_connect_ms
 
     def __cinit__(self, *, int worker, int workers, MailStoreBase store, object sink, bytes static_private,
-                  bytes certificate, str run_dir, dict overrides=None, object trace=None):
+                  bytes certificate, str run_dir, dict overrides=None, Host host=None, object trace=None):
         if sodium_init() < 0:
             raise LocalError("libsodium cannot be initialised: no source of randomness")
         if not 0 <= worker < workers or len(static_private) != 32 or not 0 < len(certificate) <= 128:
@@ -184,9 +181,8 @@ cdef class Loop:
         w.worker, w.workers = worker, workers
         w.dirty_head = w.drain_head = w.resume_head = NONE_INDEX
         w.listener = w.bus_listener = -1
-        w.poller = poller_create()
-        if w.poller == NULL:
-            raise OSError("the event source cannot be made: out of descriptors or memory")
+        self.host = Host() if host is None else host
+        w.poller = self.host.new_poller()
         w.store = store.pointer()
         store.attach(w.poller)
         self.store, self.sink, self.run_dir = store, sink, run_dir
@@ -221,6 +217,7 @@ cdef class Loop:
                 if conn_at(&w.conns, i).state != CONN_FREE:
                     conn_end(w, conn_at(&w.conns, i))
             bus_destroy(w)
+            self.close_bus_listener()
             w.poller.destroy(w.poller)
         for i in range(w.cold_n):
             free(w.cold[i].body)
@@ -260,22 +257,27 @@ cdef class Loop:
 
     # --- the turn ---------------------------------------------------------------------------------------
 
-    cdef void step_poll(self) noexcept nogil:
+    cdef int wait_ms(self) noexcept nogil:
+        """How long the poll may wait: until the next timer, tick, bus retry or end of a linger window."""
         cdef Core* w = self.w
         cdef int timeout = wheel_wait_ms(&w.wheel, w.now_ms)
         cdef uint64_t until = self.next_tick_ms if self.next_tick_ms < self.next_connect_ms else self.next_connect_ms
-        cdef int n
         if w.custody.oldest != NULL and w.custody.oldest.linger_until_ms < until:
             until = w.custody.oldest.linger_until_ms
         if timeout < 0 or until < w.now_ms + timeout:
             timeout = <int>(until - w.now_ms) if until > w.now_ms else 0
         if w.resume_head != NONE_INDEX or w.cold_n or self.stopping:
             timeout = 0
-        n = w.poller.wait(w.poller, w.events, EVENTS_MAX, timeout)
+        return timeout
+
+    cdef void step_poll(self, int timeout_ms) noexcept nogil:
+        cdef Core* w = self.w
+        cdef int n = w.poller.wait(w.poller, w.events, EVENTS_MAX, timeout_ms)
         self.read_clock()
         w.stats.turns += 1
+        # A signal ends the wait with no events, like a time-out: Python looks whether there was one.
+        self.interrupted = n <= 0
         if n < 0:
-            self.interrupted = n == -EINTR
             n = 0
         self.step_read(n)
 
@@ -440,7 +442,7 @@ cdef class Loop:
                 missing = True
                 continue
             try:
-                fd = connect_unix(bus_path(self.run_dir, i)).detach()
+                fd = self.host.bus_connect(self.run_dir, i)
             except OSError:
                 w.peers[i].retry_ms = w.now_ms + CONNECT_MS
                 missing = True
@@ -473,8 +475,7 @@ cdef class Loop:
         w.store.census(w.store, count_one, w)
         w.store.receipt_census(w.store, note_receipts, w)
         if w.workers > 1:
-            self.bus_socket = listen_unix(bus_path(self.run_dir, w.worker))
-            w.bus_listener = self.bus_socket.fileno()
+            w.bus_listener = self.host.bus_listen(self.run_dir, w.worker)
             if w.poller.watch(w.poller, w.bus_listener, READABLE, <uint64_t>TOKEN_BUS_LISTENER << 56) < 0:
                 raise OSError("the bus socket cannot be watched")
 
@@ -489,7 +490,7 @@ cdef class Loop:
         cdef Core* w = self.w
         with nogil:
             while True:
-                self.step_poll()
+                self.step_poll(self.wait_ms())
                 if (w.cold_n or self.woken or self.interrupted or self.stopping
                         or w.now_ms >= self.next_tick_ms or w.now_ms >= self.next_connect_ms):
                     break
@@ -497,6 +498,16 @@ cdef class Loop:
         self.step_cold()
         with nogil:
             self.step_after_cold()
+
+    def turn(self) -> int:
+        """One turn that never waits, for a scheduler outside; returns how many ms the next one may wait."""
+        self.start()
+        with nogil:
+            self.step_poll(0)
+        self.step_cold()
+        with nogil:
+            self.step_after_cold()
+        return self.wait_ms()
 
     cdef void drain_and_close(self):
         """Every client is told; everything in custody is on disk when this returns."""
@@ -514,12 +525,16 @@ cdef class Loop:
         with nogil:
             self.step_after_cold()
             while (w.conns.live_n or w.batch != NULL or w.batch_submitted_no != w.batch_done_no) and w.now_ms < deadline:
-                self.step_poll()
+                self.step_poll(self.wait_ms())
                 self.step_after_cold()
-        if self.bus_socket is not None:
+        self.close_bus_listener()
+
+    cdef void close_bus_listener(self) noexcept nogil:
+        cdef Core* w = self.w
+        if w.bus_listener >= 0:
             w.poller.unwatch(w.poller, w.bus_listener)
+            w.poller.close(w.poller, w.bus_listener)
             w.bus_listener = -1
-            self.bus_socket.close()
 
     def stop(self) -> None:
         self.stopping = True
@@ -611,10 +626,6 @@ cdef class Loop:
             custody_entries=w.custody.live, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
         )
         return counters
-
-
-def bus_path(run_dir: str, worker: int) -> str:
-    return os.path.join(run_dir, f"bus-{worker}.sock")
 
 
 cdef void unlink_dirty(Core* w, Conn* c) noexcept nogil:

@@ -4,6 +4,8 @@
 A `Poller` is a table of C functions.  `poller_epoll` and `poller_kqueue` implement it over real sockets; a
 simulator implements the same table over its own network, clock and faults.  The loop never knows which.
 Readiness is level-triggered.  Every call returns 0 or a count, or -errno; none raises and none needs the GIL.
+A mask of 0 keeps an fd known but reports nothing of it, not even a hangup.  A signal ends wait() with 0 events.
+A poller belongs to the process that made it: after fork() each makes its own.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
 

@@ -10,6 +10,7 @@ Rules
 A debug build (WA_DEBUG=1) overwrites every buffer that is given back, so that a stale pointer reads as 0xDB, and
 aborts when a capacity is not a size class.
 """
+cimport cython
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memset
 
@@ -105,6 +106,7 @@ cdef void slab_destroy(Slab* s) noexcept nogil:
     slab_trim(s, 0)
 
 
+@cython.no_gc_clear               # __dealloc__ needs `live`, also when a cycle holds this object
 cdef class SlabFace:
     """The slab for tests: buffers are named by small integers.  Raises LocalError for an unknown name."""
 

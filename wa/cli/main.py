@@ -23,6 +23,10 @@ def make_app(argv: list[str]) -> typer.Typer:
         add_completion=False,
     )
     serve.add_server_commands(app)
+    if argv[:1] not in ([command] for command in SERVER_COMMANDS):
+        from wa.cli.client import add_client_commands
+
+        add_client_commands(app)
     return app
 
 

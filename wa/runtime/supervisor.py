@@ -68,6 +68,7 @@ class Supervisor:
         self._start_by = self._started_at + limits.START_MS_MAX / 1_000
         self._stop_at = float("inf")  # when those that still run are killed
         self._was_ready = False
+        self._reap_due = False
         self._deaths: deque[float] = deque()
         self._failure = ""
         self._wakeup, self._wakeup_end = socket.socketpair()
@@ -85,6 +86,9 @@ class Supervisor:
             while self.children:
                 for key, mask in self.selector.select(self._timeout()):
                     key.data(mask)
+                if self._reap_due:  # after the batch: an event of the dead worker's channel may be in it
+                    self._reap_due = False
+                    self._reap()
                 self._check_times()
         finally:
             self._signal_all(signal.SIGKILL)  # a fault of the supervisor must not leave workers behind
@@ -259,8 +263,7 @@ class Supervisor:
             while numbers := self._wakeup.recv(256):
                 if signal.SIGTERM in numbers or signal.SIGINT in numbers:
                     self.stop()
-                if signal.SIGCHLD in numbers:
-                    self._reap()
+                self._reap_due |= signal.SIGCHLD in numbers
 
 
 def _wake_only(number: int, frame: FrameType | None) -> None:
