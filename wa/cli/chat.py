@@ -96,9 +96,7 @@ class Day(Static):
     """The separator between two days."""
 
     def __init__(self, day: date) -> None:
-        super().__init__(
-            Text(f" {day_name(day, datetime.now().date())} ", style=DIM), id=f"day-{day:%Y-%m-%d}"
-        )
+        super().__init__(Text(f" {day_name(day, datetime.now().date())} ", style=DIM), id=f"day-{day:%Y-%m-%d}")
 
 
 class ChatApp(App[None]):
@@ -142,7 +140,6 @@ class ChatApp(App[None]):
         self._peer = format_number(parse_number(number))
         self._oldest: StoredMessage | None = None
         self._newest: StoredMessage | None = None
-        self._is_complete = False  # the beginning of the conversation is on the screen
         self._retry_at = 0.0  # time.monotonic() of the next attempt
         self._status: Connected | Disconnected | None = None
 
@@ -244,43 +241,35 @@ class ChatApp(App[None]):
 
     async def _load_older(self) -> bool:
         """Another page above; False at the beginning of the conversation."""
-        if self._is_complete:
-            return False
-        page = self._client.history(self._peer, before_row=self._oldest.row if self._oldest else None)
-        if not page:
-            self._is_complete = True
-            return False
-        lines = self._lines
         first = self._oldest
-        if first is not None and _day(first) == _day(page[-1]):
-            await self.query_one(f"#day-{_day(first):%Y-%m-%d}").remove()
-            self.query_one(f"#row-{first.row}").set_class(_belong_together(page[-1], first), "same")
-        await lines.mount_all(self._widgets(None, page), after=0)
+        page = self._client.history(self._peer, before_row=first.row if first else None)
+        if not page:
+            return False
+        # Noted before the first await: another event may come while the widgets are made.
         self._oldest = page[0]
         self._newest = self._newest or page[-1]
+        if first is not None and _day(first) == _day(page[-1]):
+            await self.query(Day).first().remove()
+            self.query_one(f"#row-{first.row}").set_class(_belong_together(page[-1], first), "same")
+        await self._lines.mount_all(self._widgets(None, page), after=0)
         return True
 
     async def _load_newer(self) -> None:
         """What was added below."""
-        after = self._newest.row if self._newest else 0
-        page = [message for message in self._client.history(self._peer) if message.row > after]
-        if not page:
-            return
         lines = self._lines
         is_at_end = lines.scroll_offset.y >= lines.max_scroll_y - 1
-        await lines.mount_all(self._widgets(self._newest, page))
-        for message in page:
-            for placeholder in self._replaced(message):
-                await placeholder.remove()
-        self._newest = page[-1]
-        self._oldest = self._oldest or page[0]
-        if is_at_end or page[-1].direction is Direction.SENT:
+        while page := self._client.history(self._peer, after_row=self._newest.row if self._newest else 0):
+            before, self._newest = self._newest, page[-1]
+            self._oldest = self._oldest or page[0]
+            is_at_end = is_at_end or page[-1].direction is Direction.SENT
+            await lines.mount_all(self._widgets(before, page))
+            for line in self._replaced():
+                await line.remove()
+        if is_at_end:
             lines.scroll_end(animate=False)
 
-    def _replaced(self, message: StoredMessage) -> list[Line]:
+    def _replaced(self) -> list[Line]:
         """Placeholders that are gone from the store since a readable copy came."""
-        if message.direction is Direction.SENT:
-            return []
         waiting = [line for line in self.query(Line) if line.query("Bubble.waiting")]
         return [line for line in waiting if not self._client.has_row(line.row)]
 

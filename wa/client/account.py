@@ -199,9 +199,7 @@ class Account:
         with self.store.transaction():
             if self.store.get(_NOISE_KEY) is None:
                 key = os.urandom(32)
-                self.store.put(
-                    _NOISE_KEY, key if self._vault is None else self._vault.wrap(key, _NOISE_LABEL)
-                )
+                self.store.put(_NOISE_KEY, key if self._vault is None else self._vault.wrap(key, _NOISE_LABEL))
             if self.server != server or self.root_key != root_key:
                 self.store.put(_CERTIFICATE, None)
             self.store.put(_SERVER, server)

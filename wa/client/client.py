@@ -111,9 +111,7 @@ class Client:
         """Opens the account and begins to connect, in the background and for as long as it takes."""
         if self._runner is not None:
             raise LocalError("this client is open already")
-        account = Account(
-            self._directory, passphrase=self._passphrase, hook=self._hook, clock_ms=self._clock_ms
-        )
+        account = Account(self._directory, passphrase=self._passphrase, hook=self._hook, clock_ms=self._clock_ms)
         self._opened = account
         self._bus = EventBus(account)
         self._inbox = Inbox(account)
@@ -329,9 +327,14 @@ class Client:
         """
         return self._bus.consume()
 
-    def history(self, number: str, *, before_row: int | None = None) -> list[StoredMessage]:
-        """A page of a conversation, oldest first: the newest page, or the one before `before_row`."""
-        return self._account.history.page(parse_number(number), before_row=before_row)
+    def history(
+        self, number: str, *, before_row: int | None = None, after_row: int | None = None
+    ) -> list[StoredMessage]:
+        """A page of a conversation, oldest first: the newest page, or the one before or after a row."""
+        history, peer = self._account.history, parse_number(number)
+        if after_row is not None:
+            return history.page_after(peer, after_row)
+        return history.page(peer, before_row=before_row)
 
     def conversations(self) -> list[Conversation]:
         """Newest first."""
@@ -368,9 +371,7 @@ class Client:
         try:
             return account.sessions.safety_number(parse_number(number), own_identities=own)
         except NoSession:
-            raise LocalError(
-                f"no key of {number} is known yet; it comes with the first message either way"
-            ) from None
+            raise LocalError(f"no key of {number} is known yet; it comes with the first message either way") from None
 
     async def devices(self) -> list[dict[str, object]]:
         """Our account's devices: device, name, created (Unix seconds).  Raises LocalError when offline."""

@@ -19,7 +19,7 @@ from typing import Any
 from wa import limits
 from wa.client.outbox_table import Entry
 from wa.client.timing import Timing
-from wa.errors import EXPLANATION, Code, RemoteError
+from wa.errors import EXPLANATION, Code, LocalError, RemoteError
 from wa.noise.records import Intent, Login, Refused
 from wa.noise.session import ClientSession, HandshakeDone, RecordPlain
 from wa.wire import frames, methods
@@ -60,13 +60,13 @@ class Endpoint:
 
 
 def parse_server(text: str) -> tuple[str, int]:
-    """ "host", "host:port" or "[v6]:port".  Raises ValueError."""
+    """ "host", "host:port" or "[v6]:port".  Raises LocalError."""
     host, colon, port = text.rpartition(":")
     if not colon or host.endswith(":") or (":" in host and not host.startswith("[")):
         host, port = text, str(limits.PORT_DEFAULT)
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise ValueError(f"a server is written host or host:port, not {text!r}")
+        raise LocalError(f"a server is written host or host:port, not {text!r}")
     return host, int(port)
 
 
@@ -128,9 +128,7 @@ class Connection:
                 await connection._handshake()
         except TimeoutError:
             connection.abort()
-            raise ConnectionLost(
-                "the server did not finish the handshake", code=Code.HANDSHAKE_TIMEOUT
-            ) from None
+            raise ConnectionLost("the server did not finish the handshake", code=Code.HANDSHAKE_TIMEOUT) from None
         except BaseException:
             connection.abort()
             raise

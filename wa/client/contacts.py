@@ -82,9 +82,7 @@ class Contacts:
             " ON CONFLICT (number) DO UPDATE SET devices_ms = excluded.devices_ms",
             (number, self._store.clock_ms()),
         )
-        there = {
-            row[0] for row in self._db.execute("SELECT address FROM devices WHERE number = ?", (number,))
-        }
+        there = {row[0] for row in self._db.execute("SELECT address FROM devices WHERE number = ?", (number,))}
         gone = there - set(addresses)
         self._db.executemany("DELETE FROM devices WHERE address = ?", [(address,) for address in gone])
         fresh = sorted(set(addresses) - there)

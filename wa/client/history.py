@@ -134,6 +134,14 @@ class History:
         ).fetchall()
         return [_message(row) for row in reversed(rows)]
 
+    def page_after(self, peer: int, after_row: int) -> list[StoredMessage]:
+        """The next page of a conversation behind `after_row`; oldest first."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM messages WHERE peer = ? AND row > ? ORDER BY row LIMIT ?",
+            (peer, after_row, limits.CLIENT_PAGE_MESSAGES),
+        )
+        return [_message(row) for row in rows]
+
     def conversations(self) -> list[Conversation]:
         """Newest first."""
         rows = self._db.execute(
@@ -174,8 +182,7 @@ class History:
     def set_read(self, peer: int, up_to_row: int) -> int:
         """Marks received messages of a conversation as read.  -> how many changed."""
         return self._db.execute(
-            "UPDATE messages SET state = ?, changed_ms = ? WHERE peer = ? AND row <= ? AND direction = 0"
-            " AND state < ?",
+            "UPDATE messages SET state = ?, changed_ms = ? WHERE peer = ? AND row <= ? AND direction = 0 AND state < ?",
             (State.READ, self._store.clock_ms(), peer, up_to_row, State.READ),
         ).rowcount
 

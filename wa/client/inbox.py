@@ -140,9 +140,7 @@ class Inbox:
         match inner:
             case content.Text(text, ts_ms, original_id):
                 message_id = delivery.id if original_id is None else original_id
-                self._add(
-                    delivery, outcome, message_id=message_id, peer=number_of(sender), text=text, ts_ms=ts_ms
-                )
+                self._add(delivery, outcome, message_id=message_id, peer=number_of(sender), text=text, ts_ms=ts_ms)
             case content.Sync(to, message_id, text, ts_ms) if self._is_own(sender) and 0 < to <= NUMBER_MAX:
                 self._add(delivery, outcome, message_id=message_id, peer=to, text=text, ts_ms=ts_ms)
             case content.Again(message_id):
@@ -157,9 +155,7 @@ class Inbox:
                     ts_ms=now,
                 )
 
-    def _add(
-        self, delivery: Delivery, outcome: Outcome, *, message_id: int, peer: int, text: str, ts_ms: int
-    ) -> None:
+    def _add(self, delivery: Delivery, outcome: Outcome, *, message_id: int, peer: int, text: str, ts_ms: int) -> None:
         history = self._account.history
         own = self._is_own(delivery.sender)
         earlier = history.find(delivery.sender, message_id)

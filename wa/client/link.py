@@ -186,17 +186,13 @@ class Link:
             case frames.Notice(notice, body):
                 self._notice(notice, body)
             case frames.Error(code, text):
-                log.warning(
-                    "the server reports error %d: %s", code, ascii(text[:200].decode(errors="replace"))
-                )
+                log.warning("the server reports error %d: %s", code, ascii(text[:200].decode(errors="replace")))
             case frames.Extension():
                 pass
             case _:
                 raise RemoteError(Code.PROTOCOL_ERROR, f"{type(frame).__name__} is not for a client")
 
-    def _take(
-        self, connection: Connection, outbox: Outbox, items: Sequence[Item], seqs: Sequence[int]
-    ) -> None:
+    def _take(self, connection: Connection, outbox: Outbox, items: Sequence[Item], seqs: Sequence[int]) -> None:
         outcome = self._inbox.take(items, durable=bool(seqs))
         if seqs:
             connection.acknowledge(seqs)
@@ -261,9 +257,7 @@ class Link:
                 page = entries[begin : begin + limits.STATUS_ITEMS_MAX]
                 items = [[device_of(recipient), envelope_id] for recipient, envelope_id, _, _ in page]
                 try:
-                    answer = await connection.request(
-                        Method.RECEIPTS_STATUS, {"number": number, "items": items}
-                    )
+                    answer = await connection.request(Method.RECEIPTS_STATUS, {"number": number, "items": items})
                 except RemoteError as error:
                     log.warning("receipts.status: %s", error)
                     continue

@@ -22,9 +22,7 @@ class DirectoryLock:
         except BlockingIOError:
             owner = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
-            raise LocalError(
-                f"the account in {directory} is open in process {owner}; close that one first"
-            ) from None
+            raise LocalError(f"the account in {directory} is open in process {owner}; close that one first") from None
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 

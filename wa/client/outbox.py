@@ -195,9 +195,7 @@ class Outbox:
 
     def _wait(self, number: int, error: RemoteError | InvalidBundle) -> None:
         timing = self._timing
-        backoff = self._failed.setdefault(
-            number, Backoff(timing.refused_backoff_ms_min, timing.refused_backoff_ms_max)
-        )
+        backoff = self._failed.setdefault(number, Backoff(timing.refused_backoff_ms_min, timing.refused_backoff_ms_max))
         asked_ms = error.retry_after_ms if isinstance(error, RemoteError) else 0
         wait_s = backoff.next_s(asked_ms)
         self._waiting[number] = self._loop.time() + wait_s
@@ -241,9 +239,7 @@ class Outbox:
         bundles: list[PreKeyBundle] = []
         for address in missing:
             try:
-                answer = await self._wire.request(
-                    Method.KEYS_FETCH, {"number": number, "device": device_of(address)}
-                )
+                answer = await self._wire.request(Method.KEYS_FETCH, {"number": number, "device": device_of(address)})
             except RemoteError as error:
                 if error.code not in (Code.PREKEYS_MISSING, Code.ADDRESS_UNKNOWN):
                     raise

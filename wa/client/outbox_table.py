@@ -69,27 +69,20 @@ class OutboxTable:
     def drafts(self, number: int) -> list[Draft]:
         """A page, in order."""
         rows = self._db.execute(
-            "SELECT seq, message, number, device, id, kind, content FROM drafts WHERE number = ?"
-            " ORDER BY seq LIMIT ?",
+            "SELECT seq, message, number, device, id, kind, content FROM drafts WHERE number = ? ORDER BY seq LIMIT ?",
             (number, limits.CLIENT_PAGE_MESSAGES),
         )
         return [Draft(row[0], row[1], row[2], row[3], unsigned(row[4]), row[5], row[6]) for row in rows]
 
     def has_drafts(self, number: int) -> bool:
-        return (
-            self._db.execute("SELECT 1 FROM drafts WHERE number = ? LIMIT 1", (number,)).fetchone()
-            is not None
-        )
+        return self._db.execute("SELECT 1 FROM drafts WHERE number = ? LIMIT 1", (number,)).fetchone() is not None
 
     def count_drafts(self, number: int) -> int:
         query = "SELECT count(*) FROM drafts WHERE number = ?"
         return int(self._db.execute(query, (number,)).fetchone()[0])
 
     def has_draft_of(self, message: int) -> bool:
-        return (
-            self._db.execute("SELECT 1 FROM drafts WHERE message = ? LIMIT 1", (message,)).fetchone()
-            is not None
-        )
+        return self._db.execute("SELECT 1 FROM drafts WHERE message = ? LIMIT 1", (message,)).fetchone() is not None
 
     def remove_draft(self, seq: int) -> None:
         self._db.execute("DELETE FROM drafts WHERE seq = ?", (seq,))
@@ -129,22 +122,17 @@ class OutboxTable:
     def pending(self, above_seq: int, count: int) -> list[Entry]:
         """The next envelopes without a receipt, in order of sending."""
         rows = self._db.execute(
-            "SELECT seq, recipient, id, kind, ciphertext FROM outbox WHERE state = 0 AND seq > ?"
-            " ORDER BY seq LIMIT ?",
+            "SELECT seq, recipient, id, kind, ciphertext FROM outbox WHERE state = 0 AND seq > ? ORDER BY seq LIMIT ?",
             (above_seq, count),
         )
         return [Entry(row[0], row[1], unsigned(row[2]), row[3], row[4]) for row in rows]
 
     def accepted_by_number(self) -> dict[int, list[tuple[int, int, int, int]]]:
         """(recipient, id, kind, accepted at) of what is accepted and not known to be delivered."""
-        rows = self._db.execute(
-            "SELECT recipient, id, kind, changed_ms FROM outbox WHERE state = 1 ORDER BY seq"
-        )
+        rows = self._db.execute("SELECT recipient, id, kind, changed_ms FROM outbox WHERE state = 1 ORDER BY seq")
         found: dict[int, list[tuple[int, int, int, int]]] = {}
         for recipient, envelope_id, kind, changed_ms in rows:
-            found.setdefault(number_of(recipient), []).append(
-                (recipient, unsigned(envelope_id), kind, changed_ms)
-            )
+            found.setdefault(number_of(recipient), []).append((recipient, unsigned(envelope_id), kind, changed_ms))
         return found
 
     def raise_state(self, recipient: int, envelope_id: int, state: State, reason: int = 0) -> Change | None:

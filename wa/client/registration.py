@@ -91,9 +91,7 @@ async def _verify(connection: Connection, ask_code: AskCode, mode: str, name: st
         asked = ask_code()
         code = (await asked if inspect.isawaitable(asked) else asked).strip()
         try:
-            return await connection.request(
-                Method.REGISTER_VERIFY, {"code": code, "mode": mode, "name": name}
-            )
+            return await connection.request(Method.REGISTER_VERIFY, {"code": code, "mode": mode, "name": name})
         except RemoteError as error:
             if error.code is not Code.CODE_WRONG or code == last:
                 raise

@@ -40,9 +40,7 @@ class Sealer:
 
     def targets(self, number: int) -> list[int]:
         devices = self.own_devices() if number == self._own_number else self._account.contacts.devices(number)
-        asked = {
-            address_of(number, draft.device) for draft in self._account.outbox.drafts(number) if draft.device
-        }
+        asked = {address_of(number, draft.device) for draft in self._account.outbox.drafts(number) if draft.device}
         return sorted(set(devices) | asked)
 
     def missing(self, addresses: Iterable[int]) -> list[int]:

@@ -35,9 +35,7 @@ class Store:
     database.
     """
 
-    def __init__(
-        self, directory: Path, *, create: bool = False, clock_ms: Callable[[], int] = now_ms
-    ) -> None:
+    def __init__(self, directory: Path, *, create: bool = False, clock_ms: Callable[[], int] = now_ms) -> None:
         self.path = directory / "account.db"
         self.clock_ms = clock_ms
         if not create and not self.path.exists():
