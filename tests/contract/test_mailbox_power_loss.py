@@ -8,11 +8,9 @@ that was reported by then, and none by half.
 
 import os
 import random
-import shlex
 import struct
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,25 +34,6 @@ class Event:
     kind: str  # W write, D write through O_DSYNC, S sync, R report
     at: int
     data: bytes
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("shim") / "io_shim.so"
-    compiler = shlex.split(str(sysconfig.get_config_var("CC")))
-    options = [
-        "-shared",
-        "-fPIC",
-        "-O1",
-        "-Wall",
-        "-Werror",
-        "-o",
-        str(library),
-        str(HERE / "io_shim.c"),
-        "-ldl",
-    ]
-    subprocess.run([*compiler, *options], check=True)
-    return library
 
 
 def child(shim: Path, mode: str, directory: Path, journal: Path) -> str:

@@ -1,8 +1,8 @@
 # cython: language_level=3
+# HOT: the commit thread and the hand-over; every envelope that is stored passes here, none touches the GIL.
 """The mailbox store over LMDB: one commit thread, one transaction and one fsync for everything queued.
 
-Hot: `submit`, `collect`, `read` and the commit thread run without the GIL.  What the bytes on disk are is known to
-lmdb_layout.pxd and lmdb_ops.pyx, and written down in docs/storage.md.
+The bytes on disk are known to lmdb_layout.pxd and lmdb_ops.pyx, and written down in docs/storage.md.
 
 Threads and locks:
 - queue_lock guards the queue, the done list and `stopping`; it is never held over disk work.
@@ -413,8 +413,8 @@ cdef class LmdbMailStore(MailStoreBase):
         memcpy(self.s.path, <const char*>encoded, len(encoded))
         rc = open_env(self.s)
         if rc == FORMAT_OTHER:
-            raise LocalError(f"{os.fspath(path)} holds mailbox format {self.s.found_format}, this version reads {FORMAT}:"
-                             " start the version of wa that wrote it, or follow docs/storage.md, Upgrades")
+            raise LocalError(f"{os.fspath(path)} holds mailbox format {self.s.found_format}, this version reads"
+                             f" {FORMAT}: start the version of wa that wrote it, or follow docs/storage.md, Upgrades")
         if rc:
             raise OSError(rc if rc > 0 else EIO, f"cannot open the mailbox: {mdb_strerror(rc).decode()}",
                           os.fspath(path))

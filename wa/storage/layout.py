@@ -106,9 +106,7 @@ def _fit(data_dir: Path, workers: int, lock_fd: int, progress: Progress) -> Layo
     generations = _generations(data_dir)
     if stored is None:
         if generations:
-            raise LocalError(
-                f"{data_dir} has data but no layout.json: put it back, or take another directory"
-            )
+            raise LocalError(f"{data_dir} has data but no layout.json: put it back, or take another directory")
         stored = (workers, 0)
         _write(data_dir, *stored)
     workers_before, generation = stored

@@ -215,9 +215,7 @@ def _move_kind(
             for target in filling.values():
                 arrived += target.finish()
     shared = {"budgets"}  # those of IP addresses multiply, and join
-    if {t: n for t, n in sent.items() if t not in shared} != {
-        t: n for t, n in arrived.items() if t not in shared
-    }:
+    if {t: n for t, n in sent.items() if t not in shared} != {t: n for t, n in arrived.items() if t not in shared}:
         raise LocalError(f"{what}: {dict(sent)} left and {dict(arrived)} arrived; nothing was changed")
 
 
