@@ -1,4 +1,5 @@
 # cython: language_level=3
+# HOT: runs for every operation of every batch, in the commit thread.
 """Hot: what each mailbox operation does inside a write transaction of LMDB.  The commit thread alone calls `apply_op`.
 
 Every function returns 0 or an error (errno, MDB_*) that ends the transaction; the result of the operation itself is

@@ -1,4 +1,5 @@
 # cython: language_level=3
+# HOT: called by the loop for every drain of a mailbox.
 """Hot: the synchronous reads of the mailbox store over LMDB, called by the loop's thread.
 
 A read holds map_lock from renewing its transaction to resetting it (see lmdb_store.pyx), copies, and pins nothing.

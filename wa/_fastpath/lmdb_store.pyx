@@ -1,4 +1,5 @@
 # cython: language_level=3
+# HOT: submit, collect and the commit thread carry every stored envelope, without the GIL.
 """The mailbox store over LMDB: one commit thread, one transaction and one fsync for everything queued.
 
 Hot: `submit`, `collect`, `read` and the commit thread run without the GIL.  What the bytes on disk are is known to

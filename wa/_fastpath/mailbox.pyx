@@ -1,4 +1,5 @@
 # cython: language_level=3
+# HOT: every stored envelope is appended to a batch here; the Python face below is for tests.
 """What every mailbox store shares: batches of operations (hot: no GIL, one allocation per batch) and the Python face.
 
 The contract is mailbox.pxd.  The stores are lmdb_store.pyx and memory_store.pyx.

@@ -1,4 +1,5 @@
 # cython: language_level=3
+# COLD: the reference, for tests; it takes the GIL in every call and is written to be obviously right.
 """The reference mailbox store: tables in memory, committed when told to, with the faults a simulator needs.
 
 Not hot: it takes the GIL in every call.  Single-threaded.  It is written to be obviously right, and
