@@ -1,4 +1,5 @@
 # cython: language_level=3
+# COLD: once per batch of cold events.
 """The cold events of a turn as Python objects; loop.pyi says what each means."""
 import socket
 

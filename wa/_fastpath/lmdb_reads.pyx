@@ -1,11 +1,6 @@
 # cython: language_level=3
-<<<<<<< HEAD
 # HOT: the loop waits for these reads; they run for every device that comes back online.
 """The synchronous reads of the mailbox store over LMDB, called by the loop's thread.
-=======
-# HOT: called by the loop for every drain of a mailbox.
-"""Hot: the synchronous reads of the mailbox store over LMDB, called by the loop's thread.
->>>>>>> tooling
 
 A read holds map_lock from renewing its transaction to resetting it (see lmdb_store.pyx), copies, and pins nothing.
 """

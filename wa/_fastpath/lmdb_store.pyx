@@ -1,9 +1,5 @@
 # cython: language_level=3
-<<<<<<< HEAD
 # HOT: the commit thread and the hand-over; every envelope that is stored passes here, none touches the GIL.
-=======
-# HOT: submit, collect and the commit thread carry every stored envelope, without the GIL.
->>>>>>> tooling
 """The mailbox store over LMDB: one commit thread, one transaction and one fsync for everything queued.
 
 The bytes on disk are known to lmdb_layout.pxd and lmdb_ops.pyx, and written down in docs/storage.md.

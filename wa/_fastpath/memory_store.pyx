@@ -1,9 +1,5 @@
 # cython: language_level=3
-<<<<<<< HEAD
 # COLD: the reference; it takes the GIL in every call and is written to be obviously right.
-=======
-# COLD: the reference, for tests; it takes the GIL in every call and is written to be obviously right.
->>>>>>> tooling
 """The reference mailbox store: tables in memory, committed when told to, with the faults a simulator needs.
 
 Single-threaded.  tests/contract/test_mailbox_contract.py holds the LMDB store to it.

@@ -1,9 +1,5 @@
 # cython: language_level=3
-<<<<<<< HEAD
 # COLD: only the face for tests; the inline functions themselves are in shards.pxd.
-=======
-# COLD: the Python face, for a test; the hot functions are inline in shards.pxd.
->>>>>>> tooling
 """Python face of shards.pxd, for the test that it and wa/routing/shards.py say the same."""
 from libc.stdint cimport uint32_t, uint64_t
 

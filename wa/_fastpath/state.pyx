@@ -1,4 +1,5 @@
 # cython: language_level=3
+# COLD: once in the life of a worker.
 """Making and freeing a worker's state; see state.pxd, and core.pxd for what it holds."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc

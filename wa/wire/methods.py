@@ -191,11 +191,12 @@ def unpack(data: bytes) -> dict[str, Any]:
     return body
 
 
-def _size(value: int | str | bytes | list[Any]) -> int:
+def _size(value: Any) -> int:
     """What a field's bounds are about: the value itself, bytes of text or data, items of a list."""
     if isinstance(value, int):
         return value
-    return len(value.encode()) if isinstance(value, str) else len(value)
+    size: int = len(value.encode()) if isinstance(value, str) else len(value)
+    return size
 
 
 def check(spec: Spec, data: bytes) -> dict[str, Any]:
