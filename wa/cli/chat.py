@@ -211,6 +211,9 @@ class ChatApp(App[None]):
         self._tick()
 
     def _tick(self) -> None:
+        if self._client.status is not self._status:  # it changed before we listened
+            self._show_status(self._client.status)
+            return
         match self._status:
             case None:
                 text = Text("◌ connecting …", AMBER)
