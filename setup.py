@@ -20,7 +20,7 @@ OTHER_POLLER = "poller_epoll" if BSD else "poller_kqueue"
 
 LIBRARIES = {
     "noise": ["sodium"],
-    "loop": ["sodium"],
+    "state": ["sodium"],
     "session": ["sodium"],
     "lmdb_ops": ["lmdb"],
     "lmdb_reads": ["lmdb"],

@@ -1,8 +1,8 @@
-"""Two phones talk through a real server that is killed and restarted; what people saw stands beside what the server saw.
+"""Two phones talk through a real server that is killed and restarted; what people saw, beside what the server saw.
 
-Exit code 0 only if all of it happened: registration by code, messages both ways with one, two and blue ticks, five messages
-to somebody who is offline, `kill -9` of every worker and the supervisor, a restart, and the queue drained with nothing lost
-and nothing doubled.  Every person is a process of its own, and so are the supervisor and its two workers.
+Exit code 0 only if all of it happened: registration by code, messages both ways with one, two and blue ticks, five
+messages to somebody who is offline, `kill -9` of every worker and the supervisor, a restart, and the queue drained with
+nothing lost and nothing doubled.  Every person is a process of its own, and so are the supervisor and its two workers.
 """
 
 import json

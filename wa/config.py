@@ -10,7 +10,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,24 @@ class CodeTransport:
 class Config:
     data_dir: Path = Path("wa-data")
     listen: Endpoint = Endpoint("127.0.0.1", 7340)
-    workers: int = 0  # 0: one per core that this process may use
+    workers: int = 0  # 0: one per core that this process may use; see `resolved`
     linger_ms: int = limits.LINGER_MS
     overflow: str = "refuse"
     code_transport: CodeTransport = CodeTransport(None)
+    trace: bool = False  # record the stages of every envelope for `wa trace`
     log_level: str = "info"
     log_format: str = "text"
 
-    @property
-    def worker_count(self) -> int:
-        return self.workers or min(usable_cores(), limits.WORKERS_MAX)
+    def resolved(self) -> "Config":
+        """With the number of workers decided: once, since a pinned process sees one core only."""
+        return replace(self, workers=self.workers or min(len(usable_cores()), limits.WORKERS_MAX))
 
 
-def usable_cores() -> int:
+def usable_cores() -> list[int]:
+    """The numbers of the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def load(
@@ -146,6 +148,15 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
     return parse
 
 
+def _boolean(value: Any) -> bool:
+    named = {"true": True, "1": True, "false": False, "0": False}
+    if isinstance(value, str) and value.lower() in named:
+        value = named[value.lower()]
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, not {value!r}")
+    return value
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if value not in choices:
@@ -180,6 +191,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "linger_ms": _integer(0, limits.RESEND_AFTER_MS - 1),
     "overflow": _one_of(OVERFLOW_POLICIES),
     "code_transport": _code_transport,
+    "trace": _boolean,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),
 }

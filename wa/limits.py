@@ -74,7 +74,7 @@ REQUEST_TIMEOUT_MS = 5_000  # for the answer of another worker; under the time a
 PEER_CALLS_OPEN_MAX = 65_536  # requests waiting for other workers; over it try_later
 REGISTRY_QUEUE_MAX = 8_192  # requests waiting for the registry's thread; over it try_later
 REGISTRY_BATCH_MAX = 256  # requests in one transaction: shares an fsync, yet bounds the wait of the first
-SWEEP_INTERVAL_S = 600  # expired codes and budgets are deleted this often
+SWEEP_INTERVAL_S = 3_600  # expired codes and budgets are deleted this often; it reads all of them
 SWEEP_RECORDS_MAX = 10_000  # by one sweep
 
 # --- processes ----------------------------------------------------------------------------------------

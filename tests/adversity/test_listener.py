@@ -1,4 +1,4 @@
-"""Whatever is thrown at the listener ends in a named error or a closed connection, and a chatting pair notices nothing."""
+"""Whatever is thrown at the listener ends in a named error or a closed connection; a chatting pair notices nothing."""
 
 import random
 import socket

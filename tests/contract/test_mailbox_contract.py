@@ -258,9 +258,7 @@ def test_receipts_are_read_in_pages_by_peer_and_id(store: Store) -> None:
     keys = [(0, 0), (1, 5), (1, 2**64 - 1), (2, 0), (2**64 - 1, 1)]
     store.apply([receipt(ACCEPTED, id, peer=peer) for peer, id in reversed(keys)])
     store.apply([receipt(ACCEPTED, owner=8), receipt(ACCEPTED, owner=10)])
-    assert [(r.sender, r.id) for r in store.read_receipts(9)] == keys[1:], (
-        "(0, 0) is the start, not a receipt"
-    )
+    assert [(r.sender, r.id) for r in store.read_receipts(9)] == keys[1:], "(0, 0) is the start, not a receipt"
     assert [(r.sender, r.id) for r in store.read_receipts(9, 1, 5, count_max=2)] == keys[2:4]
     assert store.read_receipts(9, *keys[-1]) == []
     missing = receipt(READ, 6, peer=1)._replace(what=What.RECEIPT_DELETE)
@@ -308,9 +306,7 @@ class Model:
         match drawn:
             case (What.DELETE, recipient, sender, id):
                 stored = self.mail.get((recipient, sender, id))
-                return (
-                    delete(stored) if stored else Op(What.DELETE, recipient, sender, id, priority=10, seq=1)
-                )
+                return delete(stored) if stored else Op(What.DELETE, recipient, sender, id, priority=10, seq=1)
             case (What.RECEIPT_PUT | What.RECEIPT_DELETE as what, owner, peer, id, level):
                 return Op(what, owner, peer, id, kind=level)
             case (What.SWEEP, now_s, count_max):

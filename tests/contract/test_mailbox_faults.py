@@ -104,9 +104,7 @@ def test_a_damaged_envelope_can_be_deleted(damaged: Damaged) -> None:
 
 def test_a_damaged_envelope_expires_and_its_sender_is_told(damaged: Damaged) -> None:
     applied = damaged.store.apply([Op(What.SWEEP, accepted_s=12, count_max=9)])
-    assert [(op.sender, op.id, op.seq, op.kind) for op in applied.expired] == [
-        (2, n, n, 1) for n in (1, 2, 3)
-    ]
+    assert [(op.sender, op.id, op.seq, op.kind) for op in applied.expired] == [(2, n, n, 1) for n in (1, 2, 3)]
     assert damaged.store.census() == []
     assert not damaged.store.contains(1, 2, 2)
 

@@ -8,11 +8,9 @@ that was reported by then, and none by half.
 
 import os
 import random
-import shlex
 import struct
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,25 +36,6 @@ class Event:
     data: bytes
 
 
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("shim") / "io_shim.so"
-    compiler = shlex.split(str(sysconfig.get_config_var("CC")))
-    options = [
-        "-shared",
-        "-fPIC",
-        "-O1",
-        "-Wall",
-        "-Werror",
-        "-o",
-        str(library),
-        str(HERE / "io_shim.c"),
-        "-ldl",
-    ]
-    subprocess.run([*compiler, *options], check=True)
-    return library
-
-
 def child(shim: Path, mode: str, directory: Path, journal: Path) -> str:
     environment = os.environ | {
         "PYTHONPATH": str(HERE.parents[1]),
@@ -78,10 +57,10 @@ def events_of(journal: Path) -> list[Event]:
     return events
 
 
-def disk_after(events: list[Event], chance: random.Random) -> bytes:
-    """A disk that the power may have left after these events."""
+def disk_after(events: list[Event], chance: random.Random, survivals: tuple[float, ...]) -> bytes:
+    """A disk that the power may have left after these events; `survivals`: shares of the unsynced writes."""
     last_sync = max((i for i, event in enumerate(events) if event.kind == "S"), default=-1)
-    survival = chance.choice((0.0, 0.5, 0.9))
+    survival = chance.choice(survivals)
     disk = bytearray()
     for i, event in enumerate(events):
         if event.kind not in "WD":
@@ -115,14 +94,16 @@ def complaint(found: list[list[Op]], reported: int) -> str | None:
     return None
 
 
-def complaints(events: list[Event], directory: Path, seed: int) -> Iterator[str]:
+def complaints(
+    events: list[Event], directory: Path, seed: int, survivals: tuple[float, ...] = (0.0, 0.5, 0.9)
+) -> Iterator[str]:
     chance = random.Random(seed)
     opened = next(i for i, event in enumerate(events) if event.kind == "R")
     for n, cut in enumerate(sorted(chance.sample(range(opened, len(events) + 1), CUTS))):
         before = events[:cut]
         reported = max((int(event.data) for event in before if event.kind == "R"), default=0)
         try:
-            wrong = complaint(found_on(disk_after(before, chance), directory / str(n)), reported)
+            wrong = complaint(found_on(disk_after(before, chance, survivals), directory / str(n)), reported)
         except OSError as error:
             wrong = f"the store does not open: {error}"
         if wrong:
@@ -140,13 +121,12 @@ def test_power_loss_at_any_moment_keeps_what_was_reported(shim: Path, tmp_path: 
 
 
 def test_without_fsync_the_same_check_fails(shim: Path, tmp_path: Path) -> None:
-    """Negative control of the test above."""
+    """Negative control.  Nothing unsynced survives here: given a mixture LMDB aborts the process."""
     child(shim, "nosync", tmp_path / "mail", tmp_path / "journal")
     events = events_of(tmp_path / "journal")
-    assert "S" not in {
-        event.kind for event in events[events.index(next(e for e in events if e.kind == "R")) :]
-    }
-    assert any("was reported" in wrong for wrong in complaints(events, tmp_path, 1))
+    first_report = [event.kind for event in events].index("R")
+    assert "S" not in {event.kind for event in events[first_report:]}
+    assert any("was reported" in wrong for wrong in complaints(events, tmp_path, 1, (0.0,)))
 
 
 def test_failed_system_calls_fail_their_batch_and_no_more(shim: Path, tmp_path: Path) -> None:

@@ -277,3 +277,36 @@ def test_nothing_private_is_logged(start):
     assert "registered" in log
     assert str(ALICE) not in log
     assert server.codes.read_text().split()[1] not in log
+
+
+def wa(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wa.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+
+
+def test_what_the_operator_sees(start):
+    server = start().ready()
+    server.register(ALICE, key(1))
+    shown = wa("status", "--data-dir", str(server.data), COLUMNS="200")
+    assert shown.returncode == 0
+    assert f"pid {server.process.pid}, ready" in shown.stdout
+    assert all(str(pid) in shown.stdout for pid in server.pids())
+    until(lambda: any(worker["stats"].get("registrations") == 1 for worker in server.status()["workers"]))
+    metrics = wa("status", "--data-dir", str(server.data), "--metrics")
+    assert re.search(r'^wa_registrations_total\{worker="\d"\} 1\.0$', metrics.stdout, re.MULTILINE)
+    assert "# TYPE wa_connections gauge" in metrics.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WA_LINGER": "5"}, "did you mean WA_LINGER_MS?"),
+        ({"WA_LISTEN": "nowhere"}, "expected host:port"),
+        ({"WA_LISTEN": "192.0.2.1:7340"}, "cannot listen on 192.0.2.1:7340"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(tmp_path, environment, message):
+    failed = wa("serve", "--data-dir", str(tmp_path / "d"), "--log-level", "error", **environment)
+    assert failed.returncode == 1
+    assert message in failed.stderr
+    assert failed.stderr.count("\n") == 1

@@ -21,7 +21,8 @@ def test_defaults():
     assert made == config.Config()
     assert str(made.listen) == "127.0.0.1:7340"
     assert made.linger_ms == limits.LINGER_MS
-    assert 1 <= made.worker_count <= limits.WORKERS_MAX
+    assert made.resolved().workers == min(len(config.usable_cores()), limits.WORKERS_MAX)
+    assert load({"workers": 3}).resolved().workers == 3
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path):
@@ -88,6 +89,14 @@ def test_wrong_values_name_the_source(environ, message):
 def test_boolean_is_not_a_number(tmp_path):
     with pytest.raises(LocalError, match="workers: expected a whole number"):
         load(toml="workers = true\n", tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("False", False), ("0", False)])
+def test_switches(text, value, tmp_path):
+    assert load(environ={"WA_TRACE": text}).trace is value
+    assert load(toml="trace = true\n", tmp_path=tmp_path).trace is True
+    with pytest.raises(LocalError, match="WA_TRACE: expected true or false"):
+        load(environ={"WA_TRACE": "yes"})
 
 
 def test_code_transport_to_a_file():

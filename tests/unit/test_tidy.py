@@ -14,7 +14,7 @@ FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
 LAYOUT = (tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING)
 # The comment that opens a fast path file: whether they run per message, and why they are written as they are.
-TEMPERATURE = re.compile(r"# (HOT|COLD): \S.{19,}")
+TEMPERATURE = re.compile(r"# (HOT|COLD)\b[^:]*: \S.{19,}")
 
 
 def sources(*suffixes: str) -> list[Path]:

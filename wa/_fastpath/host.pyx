@@ -1,4 +1,5 @@
 # cython: language_level=3
+# COLD: runs once, when the module is imported.
 """Picks the event backend: poller_epoll on Linux, poller_kqueue on the BSDs.
 
 Only one of the two is built, so its `poller_create` is taken from the module's C API when this module is imported,

@@ -9,7 +9,8 @@ from wa._fastpath.conntable cimport conn_at, conn_new, conn_release, directory_f
 from wa._fastpath.core cimport (
     Active, ColdEvent, Conn, Core, Device, DrainState, Entry, Pending, COLD_GONE, CONN_ADMITTED, CONN_CLAIMED,
     CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING, ENTRY_COMMITTING, ENTRY_LINGER,
-    ENTRY_RECEIPT, ENTRY_STORED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, NONE_INDEX, WINDOW_MAX,
+    ENTRY_RECEIPT, ENTRY_STORED, FLAG_DIRTY, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_PAUSED, FLAG_RESUME,
+    NONE_INDEX, WINDOW_MAX,
 )
 from wa._fastpath.delivery cimport commit_entry, conn_timer, entry_end
 from wa._fastpath.drain cimport drain_begin
@@ -194,7 +195,37 @@ cdef void begin_close(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) 
     mark_dirty(w, c)
 
 
+cdef void unlink_dirty(Core* w, Conn* c) noexcept nogil:
+    cdef uint32_t* link = &w.dirty_head
+    while link[0] != c.index:
+        link = &conn_at(&w.conns, link[0]).dirty_next
+    link[0] = c.dirty_next
+    c.flags &= ~FLAG_DIRTY
+
+
+cdef void unlink_resume(Core* w, Conn* c) noexcept nogil:
+    cdef uint32_t* link = &w.resume_head
+    while link[0] != c.index:
+        link = &conn_at(&w.conns, link[0]).resume_next
+    link[0] = c.resume_next
+    c.flags &= ~FLAG_RESUME
+
+
+cdef void unlink_drain(Core* w, Conn* c) noexcept nogil:
+    cdef uint32_t* link = &w.drain_head
+    while link[0] != c.index:
+        link = &conn_at(&w.conns, link[0]).drain_next
+    link[0] = c.drain_next
+
+
 cdef void conn_end(Core* w, Conn* c) noexcept nogil:
+    """Off every list of this turn, then released."""
+    if c.flags & FLAG_DIRTY:              # begin_close put it back
+        unlink_dirty(w, c)
+    if c.flags & FLAG_RESUME:
+        unlink_resume(w, c)
+    if c.flags & FLAG_DRAIN:
+        unlink_drain(w, c)
     timer_cancel(&w.wheel, &c.timer)
     if c.fd >= 0:                         # -1 after a hand-over
         w.poller.unwatch(w.poller, c.fd)

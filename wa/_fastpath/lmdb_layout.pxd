@@ -11,7 +11,7 @@ cdef enum:
     FORMAT = 1
     CRC_BYTES = 4
     MAIL_KEY = 17                 # recipient 8 ‖ 255 - priority 1 ‖ seq 8
-    MAIL_HEAD = 25                # sender 8 ‖ id 8 ‖ accepted_s 4 ‖ expires_s 4 ‖ kind 1; then the body, then CRC
+    MAIL_HEAD = 25                # sender 8 ‖ id 8 ‖ accepted_s 4 ‖ expires_s 4 ‖ kind 1; then body, CRC
     IDENT_KEY = 24                # recipient 8 ‖ sender 8 ‖ id 8
     IDENT_VALUE = 13              # priority 1 ‖ seq 8 ‖ expires_s 4; then CRC
     EXPIRY_KEY = 21               # expires_s 4 ‖ mail key 17
@@ -93,7 +93,8 @@ cdef inline void seal(uint8_t letter, const uint8_t* key, size_t key_n, uint8_t*
     put32(value + n, record_crc(letter, key, key_n, value, n))
 
 
-cdef inline bint sealed(uint8_t letter, const uint8_t* key, size_t key_n, const uint8_t* value, size_t n) noexcept nogil:
+cdef inline bint sealed(uint8_t letter, const uint8_t* key, size_t key_n,
+                        const uint8_t* value, size_t n) noexcept nogil:
     # n: the whole stored value, checksum included.
     return n >= CRC_BYTES and get32(value + n - CRC_BYTES) == record_crc(letter, key, key_n, value, n - CRC_BYTES)
 

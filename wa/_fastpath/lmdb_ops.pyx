@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""Hot: what each mailbox operation does inside a write transaction of LMDB.  The commit thread alone calls `apply_op`.
+# HOT: once per stored envelope, deletion and receipt, in the commit thread.
+"""What each mailbox operation does inside a write transaction of LMDB.  The commit thread alone calls `apply_op`.
 
 Every function returns 0 or an error (errno, MDB_*) that ends the transaction; the result of the operation itself is
 in op.result.  Pointers that LMDB gave are dead after the next change: keys and values are copied before one.

@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""Hot: the synchronous reads of the mailbox store over LMDB, called by the loop's thread.
+# HOT: the loop waits for these reads; they run for every device that comes back online.
+"""The synchronous reads of the mailbox store over LMDB, called by the loop's thread.
 
 A read holds map_lock from renewing its transaction to resetting it (see lmdb_store.pyx), copies, and pins nothing.
 """

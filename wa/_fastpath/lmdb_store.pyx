@@ -1,8 +1,8 @@
 # cython: language_level=3
+# HOT: the commit thread and the hand-over; every envelope that is stored passes here, none touches the GIL.
 """The mailbox store over LMDB: one commit thread, one transaction and one fsync for everything queued.
 
-Hot: `submit`, `collect`, `read` and the commit thread run without the GIL.  What the bytes on disk are is known to
-lmdb_layout.pxd and lmdb_ops.pyx, and written down in docs/storage.md.
+The bytes on disk are known to lmdb_layout.pxd and lmdb_ops.pyx, and written down in docs/storage.md.
 
 Threads and locks:
 - queue_lock guards the queue, the done list and `stopping`; it is never held over disk work.
@@ -28,8 +28,10 @@ from wa._fastpath.poller cimport Poller
 
 import os
 import threading
+from pathlib import Path
 
 from wa import limits
+from wa._fastpath.durable import make_environment
 from wa.errors import LocalError
 
 cdef enum:
@@ -117,11 +119,6 @@ cdef void close_env(Lmdb* s) noexcept nogil:
         s.env = NULL
 
 
-cdef int reopen_locked(Lmdb* s) noexcept nogil:
-    close_env(s)
-    return open_env(s)
-
-
 cdef int resize(Lmdb* s, size_t bytes) noexcept nogil:
     cdef int rc
     pthread_mutex_lock(&s.map_lock)
@@ -129,7 +126,8 @@ cdef int resize(Lmdb* s, size_t bytes) noexcept nogil:
     if rc == 0:
         s.map_bytes = bytes
     else:
-        reopen_locked(s)          # a failed mapping leaves LMDB without any: take the old size again
+        close_env(s)              # a failed mapping leaves LMDB without any: take the old size again
+        open_env(s)
     pthread_mutex_unlock(&s.map_lock)
     return rc
 
@@ -138,7 +136,8 @@ cdef int reopen(Lmdb* s) noexcept nogil:
     # LMDB refuses all work after a failed write of its meta page (MDB_PANIC) until it is opened anew.
     cdef int rc
     pthread_mutex_lock(&s.map_lock)
-    rc = reopen_locked(s)
+    close_env(s)
+    rc = open_env(s)
     pthread_mutex_unlock(&s.map_lock)
     return rc
 
@@ -155,8 +154,7 @@ cdef bint panicked(Lmdb* s) noexcept nogil:
 
 
 cdef bint disk_refuses(Lmdb* s) noexcept nogil:
-    """LMDB reports a short write, which is what a filling disk answers first, as EIO: ask the disk itself, at the offset
-    where the file ends, so that limits on the file's size count too."""
+    """LMDB reports a short write, a filling disk's first answer, as EIO: ask the disk itself, where the file ends."""
     cdef char path[PATH_BYTES_MAX + 8]
     cdef uint8_t zeros[PROBE_BYTES]
     cdef MDB_envinfo info
@@ -391,26 +389,35 @@ cdef class LmdbMailStore(MailStoreBase):
         self.vtable.receipt_census = store_receipt_census
 
     def __init__(self, path, *, size_t map_bytes=256 << 20, size_t map_bytes_max=1 << 40, bint sync=True):
-        cdef bytes encoded = os.fsencode(path)
-        cdef int rc
-        if len(encoded) > PATH_BYTES_MAX:
-            raise LocalError(f"the path of a store has at most {PATH_BYTES_MAX} bytes")
+        if len(os.fsencode(path)) + len(".new") > PATH_BYTES_MAX:
+            raise LocalError(f"the path of a store has at most {PATH_BYTES_MAX - 4} bytes")
         if not 0 < map_bytes <= map_bytes_max:
             raise LocalError("map_bytes is between 1 and map_bytes_max")
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        memcpy(self.s.path, <const char*>encoded, len(encoded))
         self.s.map_bytes = map_bytes
         self.s.map_bytes_max = map_bytes_max
         self.s.map_reserve_bytes = max(map_bytes_max >> 3, 1 << 20)
         self.s.txn_bytes_max = 8 * limits.BATCH_BYTES_MAX
         self.s.flags = MDB_NOTLS | MDB_NORDAHEAD | (0 if sync else MDB_NOSYNC)
+        make_environment(Path(path), self._make)
+        self._open(path)
+        self.s.closed = self.s.stopping = False
+
+    def _make(self, beside):
+        self._open(beside)
+        close_env(self.s)
+
+    def _open(self, path):
+        cdef bytes encoded = os.fsencode(path)
+        cdef int rc
+        memset(self.s.path, 0, sizeof(self.s.path))
+        memcpy(self.s.path, <const char*>encoded, len(encoded))
         rc = open_env(self.s)
         if rc == FORMAT_OTHER:
-            raise LocalError(f"{os.fspath(path)} holds mailbox format {self.s.found_format}, this version reads {FORMAT}:"
-                             " start the version of wa that wrote it, or follow docs/storage.md, Upgrades")
+            raise LocalError(f"{os.fspath(path)} holds mailbox format {self.s.found_format}, this version reads"
+                             f" {FORMAT}: start the version of wa that wrote it, or follow docs/storage.md, Upgrades")
         if rc:
-            raise OSError(rc if rc > 0 else EIO, f"cannot open the mailbox: {mdb_strerror(rc).decode()}", path)
-        self.s.closed = self.s.stopping = False
+            raise OSError(rc if rc > 0 else EIO, f"cannot open the mailbox: {mdb_strerror(rc).decode()}",
+                          os.fspath(path))
 
     def __dealloc__(self):
         close_env(self.s)         # the thread is gone: while it runs it holds a reference to this object

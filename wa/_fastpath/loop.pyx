@@ -7,42 +7,35 @@
     step_cold         hand the batch of cold frames to Python (only when there are any, a wake, or the second's tick)
     step_after_cold   take what the mailbox thread finished; fire timers; drain; submit the batch; flush bus; flush dirty
 """
-import socket
-
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int64_t
-from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
-from wa._fastpath.batches cimport batch_op, batch_submit
-from wa._fastpath.bus cimport BUS_COLD, bus_connected, bus_destroy, bus_flush, bus_init, bus_lost, bus_send, bus_writable
-from wa._fastpath.conntable cimport (
-    conn_at, conn_by_handle, conn_handle, conntable_destroy, conntable_init, directory_add, directory_destroy,
-    directory_find, directory_init, directory_remove,
-)
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+from wa._fastpath.batches cimport batch_op, batch_submit, queue_resume
+from wa._fastpath.bus cimport BUS_COLD, bus_connected, bus_flush, bus_lost, bus_send, bus_writable
+from wa._fastpath.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
 from wa._fastpath.core cimport (
-    COLD_GONE, COLD_LOGIN, COLD_PEER, COLD_REQUEST, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE,
-    ColdEvent, Conn, Core, Device, ENTRY_RECEIPT, EVENTS_MAX, Entry, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
-    FLAG_RESUME, FLAG_WANT_WRITE, KINDS_N, NONE_INDEX, PollEvent, READ_CHUNK_BYTES, RECORD_BYTES_MAX,
+    CONN_CLOSING, CONN_FREE, ColdEvent, Conn, Core, Device, EVENTS_MAX, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
+    FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
 )
-from wa._fastpath.custody cimport custody_destroy, custody_find, custody_init
+from wa._fastpath.custody cimport custody_find
 from wa._fastpath.delivery cimport linger_fire
 from wa._fastpath.drain cimport drain_all, take_commits
+from wa._fastpath.events cimport cold_batch
 from wa._fastpath.frames cimport F_NOTICE, F_RESPONSE, Frame
 from wa._fastpath.host cimport Host
 from wa._fastpath.inbox cimport inbox_accept, inbox_readable
 from wa._fastpath.lifecycle cimport accept_all, begin_close, conn_end
 from wa._fastpath.mailbox cimport MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
 from wa._fastpath.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
-from wa._fastpath.poller cimport PeerName, READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
+from wa._fastpath.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
 from wa._fastpath.session cimport session_admit, session_readable, session_resume, session_timer
-from wa._fastpath.slab cimport slab_destroy, slab_init, slab_trim
-from wa._fastpath.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
+from wa._fastpath.slab cimport slab_trim
+from wa._fastpath.state cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new
 from wa._fastpath.trace cimport trace_attach
-from wa._fastpath.timers cimport Timer, wheel_init, wheel_pop, wheel_wait_ms
+from wa._fastpath.timers cimport Timer, wheel_pop, wheel_wait_ms
 
-from wa import limits
+from wa._fastpath.events import Gone, Login, PeerMessage, Request
 from wa.errors import LocalError
-from wa.wire.methods import RETENTION_S, Kind
 
 cdef enum:
     TOKEN_LISTENER = 1            # high byte of an event token; connections have 0
@@ -54,105 +47,9 @@ cdef enum:
     SWEEP_ITEMS = 4096
     TIMERS_PER_TURN = 4096        # a storm of timers must not starve the sockets
     STOP_MS = 5000
-    ARENA_BYTES = 262144
-    SLAB_LIMIT_MIB = 4096
-    SLAB_CACHED_BYTES = 16 << 20
+    SLAB_KEPT_BYTES = 4 << 20     # free buffers kept once a second; the rest goes back to the system
     CODE_SHUTTING_DOWN = 16
     RESPONSE_BYTES_MAX = 60000
-
-# Bounds of the core <- names in wa.limits.  The lower-case limit name is the override's name.
-BOUNDS = {
-    "handshake_step_ms": "HANDSHAKE_STEP_MS_MAX",
-    "authenticate_ms": "AUTHENTICATE_MS_MAX",
-    "idle_ms": "IDLE_MS_MAX",
-    "close_flush_ms": "CLOSE_FLUSH_MS_MAX",
-    "linger_ms": "LINGER_MS",
-    "resend_after_ms": "RESEND_AFTER_MS",
-    "resends": "RESENDS_MAX",
-    "window": "DELIVERY_WINDOW_MAX",
-    "window_bytes": "DELIVERY_WINDOW_BYTES_MAX",
-    "sender_window": "SENDER_WINDOW_MAX",
-    "mailbox": "MAILBOX_ENVELOPES_MAX",
-    "output_bytes": "OUTPUT_BYTES_MAX",
-    "bus_bytes": "BUS_BUFFER_BYTES_MAX",
-    "batch_bytes": "BATCH_BYTES_MAX",
-    "half_open": "HALF_OPEN_MAX",
-    "handshakes_per_s": "HANDSHAKES_PER_S_MAX",
-    "handshakes_per_address_per_s": "HANDSHAKES_PER_ADDRESS_PER_S_MAX",
-    "accepts_per_turn": "ACCEPTS_PER_TURN_MAX",
-    "request_bytes": "REQUEST_BODY_BYTES_MAX",
-    "body_bytes": "ENVELOPE_BODY_BYTES_MAX",
-    "connections": "CONNECTIONS_PER_WORKER_MAX",
-}
-
-
-cdef class Login:
-    cdef readonly object conn, intent, address, static_key, peer
-
-
-cdef class Request:
-    cdef readonly object conn, address, static_key, peer, request_id, method, body
-
-
-cdef class PeerMessage:
-    cdef readonly object worker, body
-
-
-cdef class Gone:
-    cdef readonly object address
-
-
-cdef str peer_text(const PeerName* peer):
-    if peer.family == 4:
-        return socket.inet_ntop(socket.AF_INET, (<const char*>peer.address)[:4])
-    if peer.family == 6:
-        return socket.inet_ntop(socket.AF_INET6, (<const char*>peer.address)[:16])
-    return ""
-
-
-cdef object event_of(const ColdEvent* e):
-    """The Python face of one cold event."""
-    cdef Login login
-    cdef Request request
-    cdef PeerMessage message
-    cdef Gone gone
-    cdef object conn = <uint64_t>e.generation << 32 | e.conn
-    cdef bytes key = (<const char*>e.static_key)[:32] if e.has_key else b""
-    cdef bytes body = (<const char*>e.body)[:e.body_n] if e.body_n else b""
-    if e.what == COLD_LOGIN:
-        login = Login.__new__(Login)
-        login.conn, login.intent, login.address, login.static_key = conn, e.intent, e.address, key
-        login.peer = peer_text(&e.peer)
-        return login
-    if e.what == COLD_REQUEST:
-        request = Request.__new__(Request)
-        request.conn, request.address, request.static_key = conn, e.address, key
-        request.peer = peer_text(&e.peer)
-        request.request_id, request.method, request.body = e.request_id, e.method, body
-        return request
-    if e.what == COLD_PEER:
-        message = PeerMessage.__new__(PeerMessage)
-        message.worker, message.body = e.request_id, body
-        return message
-    gone = Gone.__new__(Gone)
-    gone.address = e.address
-    return gone
-
-
-cdef void count_one(void* context, uint64_t recipient, uint8_t priority, uint64_t seq) noexcept nogil:
-    cdef Core* w = <Core*>context
-    cdef Device* d = directory_find(&w.directory, recipient)
-    if d != NULL:
-        d.held += 1
-    if seq > w.mail_seq:
-        w.mail_seq = seq
-
-
-cdef void note_receipts(void* context, uint64_t owner, uint8_t level, uint64_t zero) noexcept nogil:
-    cdef Device* d = directory_find(&(<Core*>context).directory, owner)
-    if d != NULL:
-        d.has_receipts = 1
-
 
 cdef class Loop:
     cdef Core* w
@@ -170,90 +67,29 @@ cdef class Loop:
 
     def __cinit__(self, *, int worker, int workers, MailStoreBase store, object sink, bytes static_private,
                   bytes certificate, str run_dir, dict overrides=None, Host host=None, object trace=None):
-        if sodium_init() < 0:
-            raise LocalError("libsodium cannot be initialised: no source of randomness")
-        if not 0 <= worker < workers or len(static_private) != 32 or not 0 < len(certificate) <= 128:
-            raise LocalError("a Loop needs worker < workers, a 32-byte static key and a certificate of at most 128 bytes")
-        self.w = <Core*>calloc(1, sizeof(Core))
-        if self.w == NULL:
-            raise MemoryError
-        cdef Core* w = self.w
-        w.worker, w.workers = worker, workers
-        w.dirty_head = w.drain_head = w.resume_head = NONE_INDEX
-        w.listener = w.bus_listener = -1
         self.host = Host() if host is None else host
-        w.poller = self.host.new_poller()
-        w.store = store.pointer()
-        store.attach(w.poller)
+        self.w = core_new(self.host.new_poller(), worker, workers)
+        self.w.store = store.pointer()
+        store.attach(self.w.poller)
         self.store, self.sink, self.run_dir = store, sink, run_dir
-        w.read_buf = <uint8_t*>malloc(READ_CHUNK_BYTES)
-        w.seal_buf = <uint8_t*>malloc(RECORD_BYTES_MAX)
-        w.arena_n = ARENA_BYTES
-        w.arena = <uint8_t*>malloc(ARENA_BYTES)
-        if (w.read_buf == NULL or w.seal_buf == NULL or w.arena == NULL or bus_init(w) != 0
-                or conntable_init(&w.conns) != 0 or directory_init(&w.directory) != 0 or custody_init(&w.custody) != 0):
-            raise MemoryError
-        slab_init(&w.slab, <uint64_t>SLAB_LIMIT_MIB << 20, SLAB_CACHED_BYTES)
-        self.read_clock()
-        wheel_init(&w.wheel, w.now_ms)
-        memcpy(w.static_private, <const char*>static_private, 32)
-        crypto_scalarmult_base(w.static_public, w.static_private)
-        memcpy(w.certificate, <const char*>certificate, len(certificate))
-        w.certificate_n = <uint32_t>len(certificate)
-        self.set_bounds(overrides or {})
+        core_identity(self.w, static_private, certificate)
+        core_bounds(self.w, overrides or {})
         if trace is not None:
             self.attach_trace(trace)
-        self.next_tick_ms = w.now_ms
+        self.next_tick_ms = self.w.now_ms
 
     def __dealloc__(self):
-        cdef Core* w = self.w
-        cdef uint32_t i
-        if w == NULL:
+        if self.w == NULL:
             return
-        if w.poller != NULL:
-            if self.store is not None:
-                (<MailStoreBase>self.store).attach(NULL)
-            for i in range(w.conns.chunks_n * 1024):
-                if conn_at(&w.conns, i).state != CONN_FREE:
-                    conn_end(w, conn_at(&w.conns, i))
-            bus_destroy(w)
-            self.close_bus_listener()
-            w.poller.destroy(w.poller)
-        for i in range(w.cold_n):
-            free(w.cold[i].body)
-        free(w.cold)
-        conntable_destroy(&w.conns)
-        directory_destroy(&w.directory)
-        custody_destroy(&w.custody)
-        slab_destroy(&w.slab)
-        free(w.read_buf)
-        free(w.seal_buf)
-        free(w.arena)
-        sodium_memzero(w, sizeof(Core))
-        free(w)
+        if self.store is not None:
+            (<MailStoreBase>self.store).attach(NULL)
+        self.close_bus_listener()
+        core_free(self.w)
 
     cdef int attach_trace(self, object memory) except -1:
         cdef uint8_t[::1] view = memory
         self.trace_memory = memory
         return trace_attach(self.w, &view[0], view.shape[0])
-
-    cdef void read_clock(self) noexcept nogil:
-        self.w.now_ms = self.w.poller.now_ns(self.w.poller) // 1000000
-        self.w.wall_ms = self.w.poller.wall_ms(self.w.poller)
-
-    cdef int set_bounds(self, dict overrides) except -1:
-        cdef Core* w = self.w
-        values = {field: getattr(limits, name) for field, name in BOUNDS.items()}
-        for name, value in overrides.items():
-            field = next((f for f, limit in BOUNDS.items() if limit.lower() == name), None)
-            if field is None or not isinstance(value, int) or value < 0:
-                raise LocalError(f"no bound {name!r} with a value like {value!r}")
-            values[field] = value
-        if not 0 < values["window"] <= limits.DELIVERY_WINDOW_MAX:
-            raise LocalError(f"delivery_window_max is 1..{limits.DELIVERY_WINDOW_MAX}")
-        values["retention_s"] = [RETENTION_S[Kind(k)] for k in range(KINDS_N)]
-        w.bounds = values
-        return 0
 
     # --- the turn ---------------------------------------------------------------------------------------
 
@@ -273,7 +109,7 @@ cdef class Loop:
     cdef void step_poll(self, int timeout_ms) noexcept nogil:
         cdef Core* w = self.w
         cdef int n = w.poller.wait(w.poller, w.events, EVENTS_MAX, timeout_ms)
-        self.read_clock()
+        core_clock(w)
         w.stats.turns += 1
         # A signal ends the wait with no events, like a time-out: Python looks whether there was one.
         self.interrupted = n <= 0
@@ -316,7 +152,7 @@ cdef class Loop:
             conn_flush(w, c)
             mark_dirty(w, c)
             if not c.flags & FLAG_WANT_WRITE and c.flags & FLAG_PAUSED:
-                self.resume_later(c)
+                queue_resume(w, c)
         if mask & READABLE and not c.flags & FLAG_PAUSED:
             session_readable(w, c)
         elif mask & HANGUP:
@@ -325,16 +161,9 @@ cdef class Loop:
             c.flags |= FLAG_EOF
             mark_dirty(w, c)
 
-    cdef void resume_later(self, Conn* c) noexcept nogil:
-        if not c.flags & FLAG_RESUME:
-            c.flags |= FLAG_RESUME
-            c.resume_next = self.w.resume_head
-            self.w.resume_head = c.index
-
     cdef int step_cold(self) except -1:
         """Python once per batch."""
         cdef Core* w = self.w
-        cdef uint32_t i
         cdef uint32_t n = w.cold_n
         cdef ColdEvent* events = w.cold
         self.interrupted = False
@@ -343,18 +172,14 @@ cdef class Loop:
             # Handlers push further events (a refused login is Gone); they belong to the next batch.
             w.cold = NULL
             w.cold_n = w.cold_capacity = 0
-            batch = [event_of(&events[i]) for i in range(n)]
-            for i in range(n):
-                free(events[i].body)
-            free(events)
-            self.sink.on_batch(batch)
+            self.sink.on_batch(cold_batch(events, n))
         if self.woken:
             self.woken = False
             self.sink.on_wake()
         if w.now_ms >= self.next_tick_ms:
             self.next_tick_ms = w.now_ms + TICK_MS
             self.sweep()
-            slab_trim(&w.slab, SLAB_CACHED_BYTES // 4)
+            slab_trim(&w.slab, SLAB_KEPT_BYTES)
             if w.listener_full:           # out of descriptors a second ago: perhaps not any more
                 w.listener_full = 0
                 w.poller.change(w.poller, w.listener, READABLE, <uint64_t>TOKEN_LISTENER << 56)
@@ -416,19 +241,9 @@ cdef class Loop:
             if c.flags & FLAG_EOF and c.state != CONN_CLOSING:
                 begin_close(w, c, 0, 0)
             if c.state == CONN_CLOSING and (c.flags & FLAG_EOF or not c.flags & FLAG_WANT_WRITE):
-                self.end(c)
+                conn_end(w, c)
             else:
                 conn_quiet(w, c)
-
-    cdef void end(self, Conn* c) noexcept nogil:
-        """Off every list of this turn, then released."""
-        cdef Core* w = self.w
-        if c.flags & FLAG_DIRTY:              # begin_close put it back
-            unlink_dirty(w, c)
-        if c.flags & FLAG_RESUME:
-            unlink_resume(w, c)
-        unlink_drain(w, c)
-        conn_end(w, c)
 
     cdef void connect_peers(self):
         """Reaches every other worker; a dead one is tried again until the supervisor has restarted it."""
@@ -470,10 +285,7 @@ cdef class Loop:
         if self.started:
             return
         self.started = True
-        # Places in mailboxes ascend across restarts even when everything was delivered in between.
-        w.mail_seq = w.wall_ms << 16
-        w.store.census(w.store, count_one, w)
-        w.store.receipt_census(w.store, note_receipts, w)
+        core_census(w)
         if w.workers > 1:
             w.bus_listener = self.host.bus_listen(self.run_dir, w.worker)
             if w.poller.watch(w.poller, w.bus_listener, READABLE, <uint64_t>TOKEN_BUS_LISTENER << 56) < 0:
@@ -626,28 +438,3 @@ cdef class Loop:
             custody_entries=w.custody.live, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
         )
         return counters
-
-
-cdef void unlink_dirty(Core* w, Conn* c) noexcept nogil:
-    cdef uint32_t* link = &w.dirty_head
-    while link[0] != c.index:
-        link = &conn_at(&w.conns, link[0]).dirty_next
-    link[0] = c.dirty_next
-    c.flags &= ~FLAG_DIRTY
-
-
-cdef void unlink_resume(Core* w, Conn* c) noexcept nogil:
-    cdef uint32_t* link = &w.resume_head
-    while link[0] != c.index:
-        link = &conn_at(&w.conns, link[0]).resume_next
-    link[0] = c.resume_next
-    c.flags &= ~FLAG_RESUME
-
-
-cdef void unlink_drain(Core* w, Conn* c) noexcept nogil:
-    cdef uint32_t* link = &w.drain_head
-    while link[0] != NONE_INDEX:
-        if link[0] == c.index:
-            link[0] = c.drain_next
-            return
-        link = &conn_at(&w.conns, link[0]).drain_next

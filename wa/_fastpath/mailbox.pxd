@@ -25,7 +25,7 @@ cdef enum:
     RESULT_PENDING = 0
     RESULT_OK = 1                 # stored / deleted
     RESULT_DUPLICATE = 2          # PUT of an envelope that is there already (safe: say accepted); RECEIPT_PUT: a
-                                  # receipt was there and has the higher level of both; RECEIPT_DELETE: a higher one stays
+                                  # receipt was there and has the higher level now; RECEIPT_DELETE: a higher one stays
     RESULT_MISSING = 3            # DELETE of something that is not there (already gone)
     RESULT_FULL = 4               # disk or map full: not kept.  Deletes of the same batch may be OK all the same, so
                                   # that a full store can empty: look at each op.result

@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""What every mailbox store shares: batches of operations (hot: no GIL, one allocation per batch) and the Python face.
+# HOT: the batches, one call per operation without allocation; the Python face below them is for tests and tools.
+"""What every mailbox store shares: batches of operations and the Python face.
 
 The contract is mailbox.pxd.  The stores are lmdb_store.pyx and memory_store.pyx.
 """

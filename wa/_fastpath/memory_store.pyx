@@ -1,8 +1,8 @@
 # cython: language_level=3
+# COLD: the reference; it takes the GIL in every call and is written to be obviously right.
 """The reference mailbox store: tables in memory, committed when told to, with the faults a simulator needs.
 
-Not hot: it takes the GIL in every call.  Single-threaded.  It is written to be obviously right, and
-tests/contract/test_mailbox_contract.py holds the LMDB store to it.
+Single-threaded.  tests/contract/test_mailbox_contract.py holds the LMDB store to it.
 """
 from libc.errno cimport EMSGSIZE, ESHUTDOWN
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -1,4 +1,5 @@
 # cython: language_level=3
+# COLD: only the face for tests; the inline functions themselves are in shards.pxd.
 """Python face of shards.pxd, for the test that it and wa/routing/shards.py say the same."""
 from libc.stdint cimport uint32_t, uint64_t
 

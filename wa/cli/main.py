@@ -1,17 +1,18 @@
 """The command `wa`.
 
 The client's commands bring the end-to-end encryption with them.  A server process must not even load it, so
-they are left out when the command is `serve`.
+they are left out when the command is one of the server's.
 """
 
 import sys
+from importlib import import_module
 
 import typer
 
 from wa.cli import serve
 from wa.errors import LocalError, RemoteError
 
-SERVER_COMMANDS = ("serve", "status")
+SERVER_COMMANDS = ("serve", "status", "trace")
 
 
 def make_app(argv: list[str]) -> typer.Typer:
@@ -24,9 +25,7 @@ def make_app(argv: list[str]) -> typer.Typer:
     )
     serve.add_server_commands(app)
     if argv[:1] not in ([command] for command in SERVER_COMMANDS):
-        from wa.cli.client import add_client_commands
-
-        add_client_commands(app)
+        import_module("wa.cli.client").add_client_commands(app)
     return app
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wa import config as settings
+from wa.cli.trace import trace as show_trace
 from wa.log import Log
 from wa.runtime.operator_socket import NAME, ask
 from wa.runtime.serve import Serving
@@ -22,6 +23,7 @@ DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
 def add_server_commands(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(status)
+    app.command("trace")(show_trace)
 
 
 def serve(
@@ -33,6 +35,7 @@ def serve(
     linger_ms: Annotated[int | None, typer.Option(help="Wait for the recipient before writing.")] = None,
     overflow: Annotated[str | None, typer.Option(help="A full mailbox: refuse.")] = None,
     code_transport: Annotated[str | None, typer.Option(help="console, or file:<path>.")] = None,
+    trace: Annotated[bool | None, typer.Option("--trace", help="Record what `wa trace` shows.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
 ) -> None:
@@ -47,6 +50,7 @@ def serve(
         "linger_ms": linger_ms,
         "overflow": overflow,
         "code_transport": code_transport,
+        "trace": trace,
         "log_level": log_level,
         "log_format": log_format,
     }

@@ -54,12 +54,6 @@ def pin_this_thread(core: int) -> None:
             raise OSError(ctypes.get_errno(), f"cannot stay on core {core}")
 
 
-def usable_cores() -> list[int]:
-    if LINUX:
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def exit_reason(status: int) -> str:
     """Of a `waitpid` status, for people."""
     code = os.waitstatus_to_exitcode(status)

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from wa import limits
 from wa._fastpath.sockets import listen_tcp
-from wa.config import Config, Endpoint
+from wa.config import Config, Endpoint, usable_cores
 from wa.errors import LocalError
 from wa.log import Log
 from wa.metrics import exposition
 from wa.runtime import keys
 from wa.runtime.operator_socket import NAME, SOCKET_PATH_BYTES_MAX, OperatorSocket
-from wa.runtime.process import usable_cores
 from wa.runtime.supervisor import Supervisor
 from wa.runtime.worker import Plan, run_worker
 from wa.storage.layout import Layout, open_layout
@@ -42,25 +41,26 @@ class Serving:
 def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None:
     """Serves until SIGTERM or SIGINT.  Raises LocalError when it cannot start or can no longer go on."""
     os.umask(0o077)
+    config = config.resolved()
     data_dir = config.data_dir.absolute()
     run_dir = data_dir / "run"
     if len(str(run_dir / NAME).encode()) > SOCKET_PATH_BYTES_MAX:
         raise LocalError(f"{data_dir} is too long for Unix sockets in it: choose a shorter data directory")
     _wait_for_lock(data_dir / "lock", log)
-    layout = open_layout(data_dir, config.worker_count, _progress(log))
+    layout = open_layout(data_dir, config.workers, _progress(log))
     server_keys = keys.load(layout.keys, int(time.time()), log)
     listeners = _listen(config)
     endpoint = Endpoint(config.listen.host, listeners[0].getsockname()[1])
-    serving = Serving(endpoint, server_keys.root_public, data_dir, config.worker_count)
+    serving = Serving(endpoint, server_keys.root_public, data_dir, config.workers)
 
     def start_worker(worker: int, channel: socket.socket) -> None:
-        for other in range(config.worker_count):
+        for other in range(config.workers):
             if other != worker:
                 listeners[other].close()
         plan = _plan(worker, config, layout, server_keys)
         run_worker(plan, listeners[worker], channel, log.named(f"worker-{worker}"))
 
-    supervisor = Supervisor(config.worker_count, start_worker, on_ready=lambda: on_ready(serving), log=log)
+    supervisor = Supervisor(config.workers, start_worker, on_ready=lambda: on_ready(serving), log=log)
     operator = OperatorSocket(
         run_dir / NAME,
         supervisor.selector,
@@ -105,7 +105,7 @@ def _listen(config: Config) -> list[socket.socket]:
         first = listen_tcp(host, port, limits.LISTEN_BACKLOG, True)
         port = first.getsockname()[1]
         return [first] + [
-            listen_tcp(host, port, limits.LISTEN_BACKLOG, True) for _ in range(config.worker_count - 1)
+            listen_tcp(host, port, limits.LISTEN_BACKLOG, True) for _ in range(config.workers - 1)
         ]
     except OSError as error:
         reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror

@@ -26,6 +26,7 @@ from wa.runtime.keys import ServerKeys
 from wa.runtime.process import pin_this_thread
 from wa.runtime.registry_thread import RegistryThread
 from wa.runtime.supervisor import GO, STARTED
+from wa.runtime.trace import create_ring
 from wa.services.base import Site
 from wa.services.code_transport import CodeTransport, ConsoleTransport, FileTransport
 from wa.storage.lmdb_registry import LmdbRegistry
@@ -37,8 +38,9 @@ Report = Callable[[dict[str, int]], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker is made of.  Paths are this worker's own; `core`: where its loop stays, None for
-    anywhere.
+    """What a worker is made of.
+
+    config: resolved.  Paths are this worker's own.  core: where its loop stays, None for anywhere.
     """
 
     worker: int
@@ -55,7 +57,7 @@ class Worker:
 
     def __init__(self, plan: Plan, report: Report, log: Log) -> None:
         config, keys = plan.config, plan.keys
-        workers = config.worker_count
+        workers = config.workers
         self._plan, self._report, self._log = plan, report, log
         self._registry = LmdbRegistry(plan.registry_path)
         self._store = LmdbMailStore(plan.mailbox_path)
@@ -81,6 +83,7 @@ class Worker:
             certificate=keys.certificate,
             run_dir=str(plan.run_dir),
             overrides={"linger_ms": config.linger_ms},
+            trace=create_ring(plan.run_dir, plan.worker) if config.trace else None,
         )
         self._changes = RegistryThread(
             self._registry, site, code_transport(config), wake=self.loop.wake, now_ms=wall_ms, log=log

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from wa import limits
+from wa._fastpath.durable import sync_directory
 from wa.errors import LocalError
 from wa.storage import redistribute
-from wa.storage.redistribute import Place, sync_directory
+from wa.storage.redistribute import Place
 
 FORMAT = 1
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
@@ -105,9 +106,7 @@ def _fit(data_dir: Path, workers: int, lock_fd: int, progress: Progress) -> Layo
     generations = _generations(data_dir)
     if stored is None:
         if generations:
-            raise LocalError(
-                f"{data_dir} has data but no layout.json: put it back, or take another directory"
-            )
+            raise LocalError(f"{data_dir} has data but no layout.json: put it back, or take another directory")
         stored = (workers, 0)
         _write(data_dir, *stored)
     workers_before, generation = stored
@@ -125,8 +124,10 @@ def _fit(data_dir: Path, workers: int, lock_fd: int, progress: Progress) -> Layo
     for worker in range(workers):
         place(data_dir, generation, worker).path.mkdir(mode=0o700, parents=True, exist_ok=True)
     (data_dir / f"g{generation}").chmod(0o700)
+    sync_directory(data_dir / f"g{generation}")
     for name in ("keys", "run"):
         (data_dir / name).mkdir(mode=0o700, exist_ok=True)
+    sync_directory(data_dir)
     return Layout(data_dir, workers, generation, lock_fd)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import lmdb
 
+from wa._fastpath.durable import make_environment
 from wa.errors import Code, LocalError, RemoteError
 from wa.storage.records import TABLES
 from wa.storage.registry import Change, Cursor, Registry, View
@@ -89,15 +90,20 @@ class LmdbRegistry(Registry):
         self._lock = threading.Lock()  # guards _env and _views: the map moves only while nobody looks at it
         self._views = 0
         self._writer: int | None = None  # the thread inside write()
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._panicked = False  # LMDB refuses everything until it is opened anew
         self._env: lmdb.Environment | None = None
         self._tables: dict[str, lmdb._Database] = {}
-        self._open()
+        make_environment(path, self._make)
+        self._open(path)
 
-    def _open(self) -> None:
+    def _make(self, beside: Path) -> None:
+        self._open(beside)
+        self.close()
+
+    def _open(self, path: Path) -> None:
         # The map is never smaller than the file: LMDB takes the larger of the two by itself.
         self._env = lmdb.open(
-            str(self._path),
+            str(path),
             map_size=self._map_bytes,
             mode=0o600,
             readahead=False,
@@ -115,7 +121,7 @@ class LmdbRegistry(Registry):
         if found is not None and found != b"%d" % FORMAT:
             self.close()
             raise LocalError(
-                f"{self._path} holds registry format {found.decode(errors='replace')}, this version reads"
+                f"{path} holds registry format {found.decode(errors='replace')}, this version reads"
                 f" {FORMAT}: start the version of wa that wrote it, or follow docs/storage.md, Upgrades"
             )
         self._tables = {table: env.open_db(table.encode()) for table in TABLES}
@@ -123,10 +129,11 @@ class LmdbRegistry(Registry):
     @contextmanager
     def read(self) -> Iterator[View]:
         with self._lock:
+            self._mend()
             env, tables = self._checked(), self._tables
             self._views += 1
         try:
-            with env.begin() as txn:
+            with self._begin(env, write=False) as txn:
                 yield View(_LmdbCursor(txn, tables), self._report_corrupt)
         finally:
             with self._lock:
@@ -135,27 +142,49 @@ class LmdbRegistry(Registry):
     @contextmanager
     def write(self) -> Iterator[Change]:
         with self._lock:
+            self._checked()
+            self._mend()
             env = self._checked()
             self._make_room(env)
+            self._writer = threading.get_ident()
         try:
-            txn = env.begin(write=True)
-        except lmdb.Error as error:
-            self._recover(error)
-            raise _failed(error) from error
-        self._writer = threading.get_ident()
-        done = False
-        try:
-            yield Change(_LmdbCursor(txn, self._tables), self._report_corrupt)
-            done = True
+            txn = self._begin(env, write=True)
+            done = False
+            try:
+                yield Change(_LmdbCursor(txn, self._tables), self._report_corrupt)
+                done = True
+            finally:
+                if not done:
+                    txn.abort()
+            self._commit(env, txn)
         finally:
-            self._writer = None
-            if not done:
-                txn.abort()
+            with self._lock:
+                self._writer = None
+                self._mend()
+
+    def _begin(self, env: lmdb.Environment, *, write: bool) -> lmdb.Transaction[bytes]:
+        try:
+            return env.begin(write=write)
+        except lmdb.Error as error:
+            raise _failed(error) from error
+
+    def _commit(self, env: lmdb.Environment, txn: lmdb.Transaction[bytes]) -> None:
+        """A failed write of its meta page makes LMDB refuse all further work, reads too: see `_mend`."""
         try:
             txn.commit()
         except lmdb.Error as error:
-            self._recover(error)
+            try:
+                env.begin().abort()
+            except lmdb.PanicError:
+                self._panicked = True
             raise _failed(error) from error
+
+    def _mend(self) -> None:
+        """With the lock held: opens the environment anew if that is needed and nobody is inside it."""
+        if self._panicked and not self._views and self._writer is None and self._env is not None:
+            self._env.close()
+            self._open(self._path)
+            self._panicked = False
 
     def close(self) -> None:
         if self._writer is not None or self._views:
@@ -179,10 +208,3 @@ class LmdbRegistry(Registry):
         size = info["map_size"]
         if used + self._map_room_bytes > size and size < self._map_bytes_max:
             env.set_mapsize(min(max(2 * size, used + self._map_room_bytes), self._map_bytes_max))
-
-    def _recover(self, error: lmdb.Error) -> None:
-        """After a failed write of its meta page LMDB refuses all work until it is opened anew."""
-        with self._lock:
-            if isinstance(error, lmdb.PanicError) and not self._views:
-                self.close()
-                self._open()

@@ -7,7 +7,6 @@ counts its own part of them, so each new worker starts from the highest count an
 The number of records is compared before anything is switched.
 """
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import lmdb
 
+from wa._fastpath.durable import sync_directory
 from wa._fastpath.lmdb_store import LmdbMailStore
 from wa.errors import LocalError
 from wa.routing.shards import worker_of, worker_of_number
@@ -98,17 +98,8 @@ def move(old: list[Place], new: list[Place], progress: Callable[[str, int, int],
         _check_formats(present, tables)
         _move_kind(what, present, targets, tables, progress)
     for place in new:
-        for directory in (place.mail, place.registry, place.path, place.path.parent):
-            sync_directory(directory)
-
-
-def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        sync_directory(place.path)
+    sync_directory(new[0].path.parent)
 
 
 def _check_room(old: list[Place], new: list[Place]) -> None:
@@ -224,9 +215,7 @@ def _move_kind(
             for target in filling.values():
                 arrived += target.finish()
     shared = {"budgets"}  # those of IP addresses multiply, and join
-    if {t: n for t, n in sent.items() if t not in shared} != {
-        t: n for t, n in arrived.items() if t not in shared
-    }:
+    if {t: n for t, n in sent.items() if t not in shared} != {t: n for t, n in arrived.items() if t not in shared}:
         raise LocalError(f"{what}: {dict(sent)} left and {dict(arrived)} arrived; nothing was changed")
 
 

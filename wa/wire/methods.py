@@ -191,6 +191,14 @@ def unpack(data: bytes) -> dict[str, Any]:
     return body
 
 
+def _size(value: Any) -> int:
+    """What a field's bounds are about: the value itself, bytes of text or data, items of a list."""
+    if isinstance(value, int):
+        return value
+    size: int = len(value.encode()) if isinstance(value, str) else len(value)
+    return size
+
+
 def check(spec: Spec, data: bytes) -> dict[str, Any]:
     """The verified parameters of a request.  Raises RemoteError(BAD_PARAMS or LIST_TOO_LONG)."""
     body = unpack(data)
@@ -205,7 +213,7 @@ def check(spec: Spec, data: bytes) -> dict[str, Any]:
             raise RemoteError(Code.BAD_PARAMS, f"{spec.name} needs {name}")
         if type(value) is not field.type:
             raise RemoteError(Code.BAD_PARAMS, f"{name} must be {field.type.__name__}")
-        size = value if isinstance(value, int) else len(value.encode() if isinstance(value, str) else value)
+        size = _size(value)
         if not field.low <= size <= field.high:
             code = Code.LIST_TOO_LONG if isinstance(value, list) and size > field.high else Code.BAD_PARAMS
             raise RemoteError(code, f"{name} is out of range ({field.low}..{field.high})")
