@@ -386,7 +386,7 @@ FRAMES = st.one_of(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.lists(FRAMES, max_size=6))
 def test_a_hostile_server_ends_its_connection_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, sent: list[frames.Frame]

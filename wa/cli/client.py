@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -123,7 +125,7 @@ async def register(
         passphrase=passphrase,
     )
     typer.secho(f"{format_number(digits)} is registered with {server}", fg=typer.colors.GREEN)
-    typer.echo(f"The account is in {where}. Try: wa chat +15551230002")
+    typer.echo(f"The account is in {where}. Try: wa chat NUMBER")
 
 
 async def _ask_code(number: str) -> str:
@@ -155,11 +157,7 @@ async def send(
     body = sys.stdin.read().removesuffix("\n") if text == "-" else text
     async with open_client(account) as client:
         message = await client.send(number, body)
-        with Live(_line(message), console=Console(), auto_refresh=False) as live:
-
-            def show() -> None:
-                live.update(_line(message), refresh=True)
-
+        with _ticks(message) as show:
             try:
                 async with asyncio.timeout(timeout):
                     await message.accepted()
@@ -170,6 +168,17 @@ async def send(
             if wait:
                 await _wait_for_delivery(message)
                 show()
+
+
+@contextmanager
+def _ticks(message: Message) -> Iterator[Callable[[], None]]:
+    """A function that shows the message's ticks: in place on a terminal, as a line each time elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        yield lambda: console.print(_line(message), soft_wrap=True)
+        return
+    with Live(_line(message), console=console, auto_refresh=False) as live:
+        yield lambda: live.update(_line(message), refresh=True)
 
 
 async def _wait_for_delivery(message: Message) -> None:
