@@ -2,20 +2,29 @@
 
 import asyncio
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.client.harness import ALICE, BOB, World, run, texts
+from tests.client.harness import ALICE, BOB, FAST, World, run, texts
+from tests.client.test_store import account_in
 from wa.client import Client, Disconnected, Message, MessageUnreadable, SendFailed, State, Timing
+from wa.client.inbox import Inbox, Item
+from wa.client.link import Link
+from wa.client.sealer import Sealer
 from wa.errors import EXPLANATION, Code, RemoteError
 from wa.ids import address_of, parse_number
+from wa.wire import frames
 from wa.wire.frames import Level, Send
 from wa.wire.methods import Method
 
 BOB_1 = address_of(parse_number(BOB), 1)
 ALICE_1 = address_of(parse_number(ALICE), 1)
+U64 = st.integers(0, 2**64 - 1)
 
 
 async def both(world: World) -> None:
@@ -257,10 +266,7 @@ def test_an_envelope_that_cannot_be_decrypted_is_asked_for_again(tmp_path: Path)
                 await texts(bob, 1)
             message = await alice.send(BOB, "two")
             await message.accepted()
-            mailbox = world.server.devices[BOB_1].mailbox
-            key, frame = next(iter(mailbox.items()))
-            assert isinstance(frame, Send)
-            mailbox[key] = replace(frame, body=frame.body[:-1] + bytes([frame.body[-1] ^ 1]))
+            damage(world)
             async with world.client(BOB) as bob:
                 unreadable = 0
                 async for event in bob.events():
@@ -314,3 +320,90 @@ def test_silence_ends_a_connection(tmp_path: Path) -> None:
             assert world.server.logins > logins
 
     run(tmp_path, scenario)
+
+
+def test_reading_a_placeholder_does_not_lose_the_message_it_stands_for(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await both(world)
+        async with world.client(ALICE) as alice:
+            async with world.client(BOB) as bob:
+                await deliver(alice, "one")
+                await texts(bob, 1)
+            await (await alice.send(BOB, "two")).accepted()
+            damage(world)
+            async with world.client(BOB) as bob:
+                await bob.mark_read(ALICE)
+                async for event in bob.events():
+                    if isinstance(event, MessageUnreadable):
+                        await bob.mark_read(ALICE)
+                        break
+                assert await texts(bob, 1) == ["two"]
+                assert received(bob) == ["one", "two"]
+
+    run(tmp_path, scenario)
+
+
+def damage(world: World) -> None:
+    """Flips a bit of the oldest envelope in Bob's mailbox."""
+    mailbox = world.server.devices[BOB_1].mailbox
+    key, frame = next(iter(mailbox.items()))
+    assert isinstance(frame, Send)
+    mailbox[key] = replace(frame, body=frame.body[:-1] + bytes([frame.body[-1] ^ 1]))
+
+
+def test_a_full_disk_acknowledges_nothing_and_recovers_by_itself(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await both(world)
+        async with world.client(ALICE) as alice, world.client(BOB) as bob:
+            await deliver(alice, "small")
+            store = bob._account.store
+            (pages,) = store.db.execute("PRAGMA page_count").fetchone()
+            store.db.execute(f"PRAGMA max_page_count = {pages + 2}")
+            message = await alice.send(BOB, "x" * 50_000)
+            await world.until(lambda: isinstance(bob.status, Disconnected) and "cannot be written" in bob.status.reason)
+            assert message.state < State.DELIVERED
+            with pytest.raises(sqlite3.OperationalError):
+                await bob.send(ALICE, "y" * 50_000)
+            store.db.execute("PRAGMA max_page_count = 1000000")
+            await message.delivered()
+            assert received(bob) == ["small", "x" * 50_000]
+            await (await bob.send(ALICE, "there is room again")).delivered()
+
+    run(tmp_path, scenario)
+
+
+FRAMES = st.one_of(
+    st.builds(frames.Deliver, st.integers(0, 15), U64, U64 | st.just(ALICE_1), U64, st.binary(max_size=50)),
+    st.builds(frames.StoredReceipt, U64, st.sampled_from(Level), U64 | st.just(BOB_1), U64, st.just(0)),
+    st.builds(frames.StoredReceipt, U64, st.just(Level.REFUSED), st.just(BOB_1), U64, st.integers(0, 65_535)),
+    st.builds(frames.Accepted, U64 | st.just(BOB_1), U64),
+    st.builds(frames.Refused, st.just(BOB_1), U64, U64),
+    st.builds(frames.Notice, st.integers(0, 9), st.binary(max_size=20)),
+    st.builds(frames.Error, U64, st.binary(max_size=20)),
+    st.builds(frames.Send, st.integers(0, 15), U64, U64, st.binary(max_size=20)),
+    st.builds(frames.Response, U64, U64, st.binary(max_size=20)),
+    st.builds(frames.Extension, st.integers(0x80, 0xFF), st.binary(max_size=20)),
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(FRAMES, max_size=6))
+def test_a_hostile_server_ends_its_connection_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, sent: list[frames.Frame]
+) -> None:
+    async def main() -> None:
+        account = account_in(tmp_path_factory.mktemp("hostile"))
+        inbox = Inbox(account)
+        link = Link(account, inbox, Sealer(account, inbox), FAST, lambda *news: None, read_receipts=True)
+        items: list[Item] = []
+        try:
+            for frame in sent:
+                link._sort(frame, items, [])
+        except RemoteError as error:
+            assert error.code in (Code.PROTOCOL_ERROR, Code.BAD_PARAMS)
+        inbox.take(items, durable=False)
+        for number in account.contacts.held():
+            account.history.page(number)
+        account.close()
+
+    asyncio.run(main())

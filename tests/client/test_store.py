@@ -232,4 +232,4 @@ class Receipts(RuleBasedStateMachine):
 
 def test_receipts_only_rise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WA_TEST_RECEIPTS", str(tmp_path))
-    run_state_machine_as_test(Receipts, settings=settings(max_examples=40, stateful_step_count=20, deadline=None))
+    run_state_machine_as_test(Receipts, settings=settings(max_examples=20, stateful_step_count=15, deadline=None))

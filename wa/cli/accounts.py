@@ -89,9 +89,7 @@ def find_root_key(given: str | None, data_dir: Path | None) -> bytes:
         if path.is_file():
             return _parse_key(path.read_text(), str(path))
     where = f"{candidates[0]} has none" if named is not None else "there is no server data on this machine"
-    raise LocalError(
-        f"the server's root key is needed, and {where}; ask its operator for it and use --root-key"
-    )
+    raise LocalError(f"the server's root key is needed, and {where}; ask its operator for it and use --root-key")
 
 
 def _parse_key(text: str, source: str) -> bytes:
@@ -122,16 +120,17 @@ def clean(text: str) -> str:
 
 
 def fail(message: str) -> typer.Exit:
-    typer.secho(f"wa: {message}", fg=typer.colors.RED, err=True)
+    typer.secho(f"wa: {clean(message)}", fg=typer.colors.RED, err=True)
     return typer.Exit(1)
 
 
 def explain(error: RemoteError | ConnectionLost) -> str:
     """One line with what to do next."""
-    if isinstance(error, ConnectionLost):
+    if isinstance(error, ConnectionLost) and error.code is None:
         return f"{error.reason}; is the server running and the address right?"
-    hint = HINTS.get(error.code)
-    return f"{error}; {hint}" if hint else str(error)
+    wait = f"; try again in {error.retry_after_ms / 1_000:.0f} s" if error.retry_after_ms else ""
+    hint = HINTS.get(error.code) if error.code is not None else None
+    return f"{error}; {hint}{wait}" if hint else f"{error}{wait}"
 
 
 def command(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
@@ -147,6 +146,8 @@ def command(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
             raise fail(str(error)) from None
         except sqlite3.OperationalError as error:
             raise fail(f"the account's database cannot be written ({error}); is the disk full?") from None
+        except OSError as error:
+            raise fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -96,7 +96,7 @@ class Day(Static):
     """The separator between two days."""
 
     def __init__(self, day: date) -> None:
-        super().__init__(Text(f" {day_name(day, datetime.now().date())} ", style=DIM), id=f"day-{day:%Y-%m-%d}")
+        super().__init__(Text(day_name(day, datetime.now().date()), style=DIM))
 
 
 class ChatApp(App[None]):

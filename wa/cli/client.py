@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +44,7 @@ from wa.errors import LocalError
 from wa.ids import device_of, format_number, parse_number
 
 ACCOUNT_HELP = "Your number (+1555…) or an account directory; not needed when there is only one account."
+ONLINE_WAIT_S = 15.0
 DELIVERY_WAIT_S = 10.0  # after the first tick; a recipient who is offline may take days
 
 TICKS = {
@@ -96,9 +99,7 @@ async def register(
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Where to keep the account.", show_default="~/.wa/<number>")
     ] = None,
-    code: Annotated[
-        str | None, typer.Option(help="The code, when you have it already; else you are asked.")
-    ] = None,
+    code: Annotated[str | None, typer.Option(help="The code, when you have it already; else you are asked.")] = None,
     name: Annotated[str, typer.Option(help="What your other devices see this one called.")] = "",
     add: Annotated[
         bool, typer.Option("--add", help="Add a device; without it, this becomes the number's only device.")
@@ -124,7 +125,7 @@ async def register(
         passphrase=passphrase,
     )
     typer.secho(f"{format_number(digits)} is registered with {server}", fg=typer.colors.GREEN)
-    typer.echo(f"The account is in {where}. Try: wa chat +15551230002")
+    typer.echo(f"The account is in {where}. Try: wa chat NUMBER")
 
 
 async def _ask_code(number: str) -> str:
@@ -145,9 +146,7 @@ async def send(
     number: NumberArgument,
     text: Annotated[str, typer.Argument(help="The message; - reads it from standard input.")],
     account: AccountOption = None,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait for ✓✓ for some seconds, or only for ✓.")
-    ] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for ✓✓ for some seconds, or only for ✓.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the server to accept it.")] = 30.0,
 ) -> None:
     """Send one message and watch its ticks.
@@ -158,11 +157,7 @@ async def send(
     body = sys.stdin.read().removesuffix("\n") if text == "-" else text
     async with open_client(account) as client:
         message = await client.send(number, body)
-        with Live(_line(message), console=Console(), auto_refresh=False) as live:
-
-            def show() -> None:
-                live.update(_line(message), refresh=True)
-
+        with _ticks(message) as show:
             try:
                 async with asyncio.timeout(timeout):
                     await message.accepted()
@@ -173,6 +168,17 @@ async def send(
             if wait:
                 await _wait_for_delivery(message)
                 show()
+
+
+@contextmanager
+def _ticks(message: Message) -> Iterator[Callable[[], None]]:
+    """A function that shows the message's ticks: in place on a terminal, as a line each time elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        yield lambda: console.print(_line(message), soft_wrap=True)
+        return
+    with Live(_line(message), console=console, auto_refresh=False) as live:
+        yield lambda: live.update(_line(message), refresh=True)
 
 
 async def _wait_for_delivery(message: Message) -> None:
@@ -197,9 +203,7 @@ def _why_not(client: Client, message: Message, timeout: float) -> str:
         )
     status = client.status
     why = f"; {status.reason}" if isinstance(status, Disconnected) else ""
-    return (
-        f"not accepted within {timeout:g} s{why}. It stays in the outbox and is sent by the next wa command"
-    )
+    return f"not accepted within {timeout:g} s{why}. It stays in the outbox and is sent by the next wa command"
 
 
 @command
@@ -207,9 +211,7 @@ async def listen(
     account: AccountOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
     count: Annotated[int | None, typer.Option(help="Stop after so many messages.")] = None,
-    read: Annotated[
-        bool, typer.Option("--read", help="Tell the senders that you read their messages.")
-    ] = False,
+    read: Annotated[bool, typer.Option("--read", help="Tell the senders that you read their messages.")] = False,
 ) -> None:
     """Print messages as they come, beginning with those you have not seen. Ctrl-C ends it."""
     left = count
@@ -246,9 +248,7 @@ def _plain_line(event: Event) -> str:
         case MessageUnreadable(sender):
             return f"a message of {sender} could not be decrypted; it has been asked for again"
         case IdentityChanged(number):
-            return (
-                f"the identity of {number} changed; compare wa safety-number {number}, then wa trust {number}"
-            )
+            return f"the identity of {number} changed; compare wa safety-number {number}, then wa trust {number}"
         case Connected(queued):
             return f"connected, {queued} waiting" if queued else "connected"
         case Disconnected(reason, _, retry_in) if retry_in is not None:
@@ -292,14 +292,22 @@ async def devices(
 ) -> None:
     """List the devices of your number, or remove one."""
     async with open_client(account) as client:
-        async with asyncio.timeout(30):
-            await client.connected()
+        await _online(client)
         if remove is not None:
             await client.remove_device(remove)
         own = device_of(client.address)
         for device in await client.devices():
             mark = "  (this one)" if device.get("device") == own else ""
             typer.echo(f"{device.get('device')}  {clean(str(device.get('name') or ''))}{mark}")
+
+
+async def _online(client: Client) -> None:
+    try:
+        async with asyncio.timeout(ONLINE_WAIT_S):
+            await client.connected()
+    except TimeoutError:
+        why = client.status.reason if isinstance(client.status, Disconnected) else "no answer"
+        raise LocalError(f"not connected to {client.server} within {ONLINE_WAIT_S:g} s: {why}") from None
 
 
 @command

@@ -1,5 +1,7 @@
 """The client SDK: `Client`, its events and its errors (docs/client.md)."""
 
+import logging
+
 from wa.client.client import Client
 from wa.client.connection import ConnectionLost
 from wa.client.events import (
@@ -18,6 +20,9 @@ from wa.client.events import (
 from wa.client.history import Conversation, StoredMessage
 from wa.client.message import Message, SendFailed
 from wa.client.timing import Timing
+
+# The program decides whether anything is logged; a screen is no place for it.
+logging.getLogger("wa.client").addHandler(logging.NullHandler())
 
 __all__ = [
     "Client",

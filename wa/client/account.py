@@ -243,7 +243,6 @@ class Account:
         """Prekeys to publish; kept before the server hears of them."""
         with self.store.transaction():
             upload = self.sessions.prekey_upload(stock_on_server=stock)
-            self.sessions.forget_expired()
             self.store.put(_MADE_ID, upload.signed_prekey_id)
         self.hook("keys:made")
         return upload

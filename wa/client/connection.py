@@ -153,13 +153,19 @@ class Connection:
     async def login(self) -> frames.Ready:
         """Opens the connection.  Raises ConnectionLost with the server's reason when it refuses."""
         self.send([frames.Open(limits.PROTOCOL_VERSION, 0)])
-        async with asyncio.timeout(limits.AUTHENTICATE_MS_MAX / 1_000):
-            while True:
-                batch = await self.receive()
-                for index, frame in enumerate(batch):
-                    if isinstance(frame, frames.Ready):
-                        self._pending = [*batch[index + 1 :], *self._pending]
-                        return frame
+        try:
+            async with asyncio.timeout(limits.AUTHENTICATE_MS_MAX / 1_000):
+                return await self._ready()
+        except TimeoutError:
+            raise ConnectionLost("the server did not answer the login") from None
+
+    async def _ready(self) -> frames.Ready:
+        while True:
+            batch = await self.receive()
+            for index, frame in enumerate(batch):
+                if isinstance(frame, frames.Ready):
+                    self._pending = [*batch[index + 1 :], *self._pending]
+                    return frame
 
     # --- reading ---
 

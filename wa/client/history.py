@@ -182,8 +182,9 @@ class History:
     def set_read(self, peer: int, up_to_row: int) -> int:
         """Marks received messages of a conversation as read.  -> how many changed."""
         return self._db.execute(
-            "UPDATE messages SET state = ?, changed_ms = ? WHERE peer = ? AND row <= ? AND direction = 0 AND state < ?",
-            (State.READ, self._store.clock_ms(), peer, up_to_row, State.READ),
+            # Only what was delivered: a placeholder stays one until its message comes.
+            "UPDATE messages SET state = ?, changed_ms = ? WHERE peer = ? AND row <= ? AND direction = 0 AND state = ?",
+            (State.READ, self._store.clock_ms(), peer, up_to_row, State.DELIVERED),
         ).rowcount
 
     def read_untold(self, above_row: int = 0) -> list[StoredMessage]:

@@ -11,11 +11,12 @@ A link is made for each connection and thrown away with it.  The tasks of a link
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Sequence
 
 from wa import limits
 from wa.client.account import Account
-from wa.client.connection import Connection, ConnectionLost, Endpoint, parse_server
+from wa.client.connection import Connection, ConnectionLost, Endpoint, code_of, parse_server
 from wa.client.events import Connected, DevicesChanged, Event, State
 from wa.client.inbox import RETRIABLE, Delivery, Inbox, Item, Receipt
 from wa.client.outbox import Outbox
@@ -166,23 +167,24 @@ class Link:
                 self._take(connection, outbox, items, seqs)
 
     def _sort(self, frame: Frame, items: list[Item], seqs: list[int]) -> None:
+        """Raises RemoteError(PROTOCOL_ERROR) for what no server may send."""
         match frame:
             case frames.Deliver(kind, seq, sender, envelope_id, body):
-                if not is_device_address(sender):
-                    raise RemoteError(Code.PROTOCOL_ERROR, "a delivery from something that is no device")
+                if not is_device_address(sender) or sender == self._account.address:
+                    raise RemoteError(Code.PROTOCOL_ERROR, "a delivery from something that is no other device")
                 items.append(Delivery(sender, envelope_id, kind, body))
                 seqs.append(seq)
             case frames.StoredReceipt(seq, level, recipient, envelope_id, code):
-                items.append(Receipt(recipient, envelope_id, _STATE[Level(level)], code))
+                items.append(_receipt(recipient, envelope_id, _STATE[Level(level)], code))
                 seqs.append(seq)
             case frames.Accepted(recipient, envelope_id):
-                items.append(Receipt(recipient, envelope_id, State.ACCEPTED))
+                items.append(_receipt(recipient, envelope_id, State.ACCEPTED))
             case frames.Delivered(recipient, envelope_id):
-                items.append(Receipt(recipient, envelope_id, State.DELIVERED))
+                items.append(_receipt(recipient, envelope_id, State.DELIVERED))
             case frames.Read(recipient, envelope_id):
-                items.append(Receipt(recipient, envelope_id, State.READ))
+                items.append(_receipt(recipient, envelope_id, State.READ))
             case frames.Refused(recipient, envelope_id, code):
-                items.append(Receipt(recipient, envelope_id, State.FAILED, code))
+                items.append(_receipt(recipient, envelope_id, State.FAILED, code))
             case frames.Notice(notice, body):
                 self._notice(notice, body)
             case frames.Error(code, text):
@@ -291,7 +293,9 @@ class Link:
 
 
 async def stock_keys(account: Account, connection: Connection) -> None:
-    """Uploads what the server lacks.  Raises RemoteError, ConnectionLost."""
+    """Uploads what the server lacks, forgets what is past its time.  Raises RemoteError, ConnectionLost."""
+    with account.store.transaction():
+        account.sessions.forget_expired()
     try:
         stock = await connection.request(Method.KEYS_STOCK, {})
     except RemoteError as error:
@@ -322,6 +326,13 @@ async def stock_keys(account: Account, connection: Connection) -> None:
     account.keep_uploaded(upload.signed_prekey_id)
 
 
+def _receipt(recipient: int, envelope_id: int, state: State, code: int = 0) -> Receipt:
+    """A code of a newer server counts as a final refusal without a reason."""
+    if not is_device_address(recipient):
+        raise RemoteError(Code.PROTOCOL_ERROR, "a receipt of something that is no device")
+    return Receipt(recipient, envelope_id, state, code if code_of(code) is not None else Code.OK)
+
+
 def _expected(failures: BaseExceptionGroup[BaseException]) -> ConnectionLost | RemoteError | None:
     """The reason when every failure is an end of the connection; None when one is a fault of ours."""
     found: ConnectionLost | RemoteError | None = None
@@ -333,6 +344,8 @@ def _expected(failures: BaseExceptionGroup[BaseException]) -> ConnectionLost | R
             found = found or inner
         elif isinstance(error, ConnectionLost | RemoteError):
             found = found or error
+        elif isinstance(error, sqlite3.OperationalError):  # a full disk: nothing was changed or acknowledged
+            found = found or ConnectionLost(f"the account's database cannot be written: {error}")
         else:
             return None
     return found

@@ -273,16 +273,22 @@ def _list_of_maps(answer: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 def _bundle(number: int, body: dict[str, Any]) -> PreKeyBundle:
     """Raises RemoteError(PROTOCOL_ERROR)."""
-    one_time_id = body.get("one_time_id")
-    try:
-        return PreKeyBundle(
-            address=address_of(number, body["device"]),
-            identity_key=bytes(body["identity"]),
-            signed_prekey_id=int(body["signed_id"]),
-            signed_prekey=bytes(body["signed_key"]),
-            signed_prekey_signature=bytes(body["signed_signature"]),
-            one_time_prekey_id=None if one_time_id is None else int(one_time_id),
-            one_time_prekey=None if one_time_id is None else bytes(body["one_time_key"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RemoteError(Code.PROTOCOL_ERROR, f"the bundle is malformed: {error!r}") from None
+    wanted: dict[str, type] = {"device": int, "signed_id": int}
+    wanted |= dict.fromkeys(("identity", "signed_key", "signed_signature"), bytes)
+    has_one_time = body.get("one_time_id") is not None
+    if has_one_time:
+        wanted |= {"one_time_id": int, "one_time_key": bytes}
+    for name, kind in wanted.items():
+        if not isinstance(body.get(name), kind):
+            raise RemoteError(Code.PROTOCOL_ERROR, f"{name} of a bundle is not {kind.__name__}")
+    if not 1 <= body["device"] <= DEVICE_MAX:
+        raise RemoteError(Code.PROTOCOL_ERROR, "the bundle of a device that cannot be")
+    return PreKeyBundle(
+        address=address_of(number, body["device"]),
+        identity_key=body["identity"],
+        signed_prekey_id=body["signed_id"],
+        signed_prekey=body["signed_key"],
+        signed_prekey_signature=body["signed_signature"],
+        one_time_prekey_id=body["one_time_id"] if has_one_time else None,
+        one_time_prekey=body["one_time_key"] if has_one_time else None,
+    )

@@ -73,11 +73,11 @@ class Store:
             self.db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self.db.execute("COMMIT")
             except BaseException:
                 if self.db.in_transaction:  # a full disk makes SQLite roll back by itself
                     self.db.execute("ROLLBACK")
                 raise
-            self.db.execute("COMMIT")
         finally:
             if not durable:
                 self.db.execute("PRAGMA synchronous = FULL")
@@ -89,8 +89,9 @@ class Store:
         try:
             yield
         except BaseException:
-            self.db.execute("ROLLBACK TO part")
-            self.db.execute("RELEASE part")
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK TO part")
+                self.db.execute("RELEASE part")
             raise
         self.db.execute("RELEASE part")
 
