@@ -93,6 +93,10 @@ class Loop:
     def turn(self) -> int:
         """One turn that never waits, for a scheduler outside; returns how many ms the next one may wait."""
 
+    def check(self) -> None:
+        """Raises AssertionError when an invariant of the worker's state does not hold.  Slow; a debug build calls
+        it every few turns, a simulator after each."""
+
     def stop(self) -> None:
         """Ends `run` after the current turn.  Also safe in a signal handler."""
 

@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.batches cimport batch_op, batch_submit, queue_resume
 from wa._fastpath.bus cimport BUS_COLD, bus_connected, bus_flush, bus_lost, bus_send, bus_writable
+from wa._fastpath.check cimport core_check, core_leaks, debug_build
 from wa._fastpath.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
 from wa._fastpath.core cimport (
     CONN_CLOSING, CONN_FREE, ColdEvent, Conn, Core, Device, EVENTS_MAX, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
@@ -47,6 +48,7 @@ cdef enum:
     SWEEP_ITEMS = 4096
     TIMERS_PER_TURN = 4096        # a storm of timers must not starve the sockets
     STOP_MS = 5000
+    CHECK_TURNS = 16              # debug build: turns between two looks at the invariants
     SLAB_KEPT_BYTES = 4 << 20     # free buffers kept once a second; the rest goes back to the system
     CODE_SHUTTING_DOWN = 16
     RESPONSE_BYTES_MAX = 60000
@@ -310,6 +312,8 @@ cdef class Loop:
         self.step_cold()
         with nogil:
             self.step_after_cold()
+        if debug_build() and w.stats.turns % CHECK_TURNS == 0:
+            self.check()
 
     def turn(self) -> int:
         """One turn that never waits, for a scheduler outside; returns how many ms the next one may wait."""
@@ -321,7 +325,13 @@ cdef class Loop:
             self.step_after_cold()
         return self.wait_ms()
 
-    cdef void drain_and_close(self):
+    def check(self) -> None:
+        """Raises AssertionError when an invariant of the worker's state does not hold (between two turns)."""
+        cdef const char* wrong = core_check(self.w)
+        if wrong != NULL:
+            raise AssertionError(f"worker {self.w.worker}: {wrong.decode()}")
+
+    cdef int drain_and_close(self) except -1:
         """Every client is told; everything in custody is on disk when this returns."""
         cdef Core* w = self.w
         cdef uint32_t i
@@ -340,6 +350,10 @@ cdef class Loop:
                 self.step_poll(self.wait_ms())
                 self.step_after_cold()
         self.close_bus_listener()
+        cdef const char* alive = core_leaks(w) if debug_build() and w.now_ms < deadline else NULL
+        if alive != NULL:
+            raise AssertionError(f"worker {w.worker}: {alive.decode()}")
+        return 0
 
     cdef void close_bus_listener(self) noexcept nogil:
         cdef Core* w = self.w
