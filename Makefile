@@ -53,7 +53,7 @@ demo: .venv/release.stamp
 test: .venv/test.stamp build/debug.stamp
 	$(PY) -m pytest $(ARGS)
 
-check: .venv/test.stamp
+check: .venv/test.stamp build/debug.stamp
 	$(PY) -m ruff check .
 	$(PY) -m mypy --strict $(TYPED)
 	$(PY) -m pytest -q tests/unit/test_tidy.py tests/unit/test_imports.py tests/unit/test_documents.py \
