@@ -79,6 +79,7 @@ cdef enum EntryState:
     ENTRY_STORED = 3              # in the mailbox, in flight
     ENTRY_UNSAVED = 4             # in flight; the disk refused it and the sender was told
     ENTRY_RECEIPT = 5             # a stored receipt in flight
+    ENTRY_DELETING = 6            # acknowledged; kept until its row is gone, so that nothing takes the row for a new one
 
 ctypedef struct DrainState:       # while a connected device has a backlog
     uint64_t cursor[PRIORITIES_N] # last mailbox seq sent, per priority class
@@ -149,6 +150,7 @@ ctypedef struct Custody:
     Entry* chunks                 # all memory of entries
     Entry* oldest                 # linger queue
     Entry* newest
+    Entry* undeleted              # DELETING, and the disk refused; chained through `older`, tried again every second
     uint64_t live                 # entries handed out
 
 cdef enum ColdType:
