@@ -78,7 +78,8 @@ class Device:
         self.reads: list[Key] = []
         self.line: Line | None = None
         self.ready: int | None = None
-        self.unacked: set[int] = set()
+        self.unacked: set[int] = set()  # delivery numbers of this connection
+        self.acked: set[int] = set()
         self.asked: dict[int, list[tuple[int, int]]] = {}
         self.gone: set[tuple[int, int]] = set()  # receipts.status said: not waiting any more
         self.next_request = 1
@@ -86,6 +87,7 @@ class Device:
         self.plain: list[bytes] = []
         self.commit_set = self.ack_set = False
         # behaviour
+        self.pipeline = world.settings.pipeline
         self.online = True
         self.deaf = False  # does not read
         self.mute = False  # does not acknowledge
@@ -113,6 +115,7 @@ class Device:
             return
         self.ready = None
         self.unacked = set()
+        self.acked = set()
         self.asked = {}
         self.acks = []
         self.plain = []
@@ -143,6 +146,7 @@ class Device:
         self.world.ledger.event(self.who, "hung up", None, reason)
         self.line.close()
         self.line = None
+        self.reads = []
         self.plain = []
         self._again()
 
@@ -178,6 +182,8 @@ class Device:
                 self._on_frame(frame)
                 if self.line is not line:
                     return
+            if got and self.ready is not None and self.outbox:
+                self.send_outbox()
             self.flush()
         except Broken:
             if self.line is line:
@@ -195,7 +201,7 @@ class Device:
         elif type_ == READY:
             self.ready = extra
             self.world.ledger.event(self.who, "ready", None, f"{extra} queued")
-            self.send_outbox("reconnected")
+            self.send_outbox()
         elif type_ == RESPONSE:
             self._on_response(number, extra, body)
         elif type_ == CLOSE:
@@ -205,6 +211,8 @@ class Device:
             assert type_ in (PONG, ERROR), f
 
     def _in_flight(self, seq: int) -> None:
+        if seq in self.acked:
+            return                # sent again while our acknowledgement was on its way
         self.unacked.add(seq)
         window = self.world.settings.bound("delivery_window_max")
         if len(self.unacked) > window or seq - min(self.unacked) >= window:
@@ -229,6 +237,7 @@ class Device:
         if level == REFUSED and code in LATER:
             item = self.outbox.get((recipient, id_))
             if item is not None:
+                item.sent_ns = -1
                 item.retry_ns = self.world.net.now_ns + self.world.rng.randrange(SECOND // 2, 2 * SECOND)
             level = 0
         if level or seq:
@@ -277,7 +286,7 @@ class Device:
         self.world.ledger.committed(key)
         if not known or self.world.settings.control == "client_no_dedup":
             self.world.ledger.shown(key)
-            if self.line is not None and self.line.open and self.ready is not None and c.id % 3 == 0:
+            if c.line is not None and c.line is self.line and not self.mute and c.id % 3 == 0:
                 self.reads.append(key)
                 self._ack_later()
 
@@ -302,6 +311,7 @@ class Device:
                     self.plain.append(frames.encode(0x31, number=seqs[at], extra=n))
                 at += n
             self.unacked.difference_update(seqs)
+            self.acked.update(seqs)
             for key in self.reads:
                 self.world.ledger.marked_read(key)
                 self.plain.append(frames.encode(0x32, address=key[0], id=key[2]))
@@ -319,16 +329,23 @@ class Device:
         item = Item(kind, ttl_s, size)
         self.outbox[recipient, id_] = item
         if self.line is not None and self.ready is not None and not self.deaf:
-            self._send(recipient, id_, item, "")
+            self.send_outbox()
             self.flush()
 
-    def send_outbox(self, reason: str) -> None:
-        """What has no answer yet, in the order it was written."""
+    def send_outbox(self) -> None:
+        """What has no answer yet, in the order it was written, as far as the client's own window goes."""
         now = self.world.net.now_ns
-        for (recipient, id_), item in self.outbox.items():
-            if (recipient, id_) in self.heard or item.sent_ns >= 0 or item.retry_ns > now:
+        heard = self.heard
+        waiting = [(key, item) for key, item in self.outbox.items() if key not in heard]
+        room = self.pipeline - sum(item.sent_ns >= 0 for _, item in waiting)
+        for (recipient, id_), item in waiting:
+            if item.sent_ns >= 0 or item.retry_ns > now:
                 continue
-            self._send(recipient, id_, item, "refused before" if item.retry_ns else reason)
+            if room <= 0:
+                return
+            room -= 1
+            self._send(recipient, id_, item, "refused before" if item.retry_ns else "reconnected")
+            item.retry_ns = 0
 
     def _send(self, recipient: int, id_: int, item: Item, reason: str) -> None:
         key = (self.address, recipient, id_)
@@ -380,13 +397,9 @@ class Device:
             return
         resend = self.world.settings.resend_after_ns
         for (recipient, id_), item in self.outbox.items():
-            if (recipient, id_) in self.heard:
-                continue
-            if item.retry_ns and item.retry_ns <= now:
-                self._send(recipient, id_, item, "refused before")
-                item.retry_ns = 0
-            elif item.sent_ns >= 0 and not item.retry_ns and now - item.sent_ns > resend:
+            if (recipient, id_) not in self.heard and item.sent_ns >= 0 and now - item.sent_ns > resend:
                 self._send(recipient, id_, item, "no answer")
+        self.send_outbox()
         if now - self.heard_ns > PING_NS:
             self.plain.append(frames.encode(0x02, number=1))
         self._ask_status()

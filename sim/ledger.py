@@ -4,7 +4,7 @@ Rules checked as they happen (the names are what a report says):
     accepted    told ✓ only when the envelope was on stable storage or committed by its device at that time
     delivered   told ✓✓ only when the device had committed it
     read        told only when the recipient had said so
-    rising      on one connection no receipt goes back, unless the sender had sent the envelope again meanwhile
+    rising      of an envelope that was sent once, no live receipt goes back
     twice       shown at most once
     altered     the body, kind and sender are what was sent
     order       between one sender and one recipient, equal priority is first shown in the order of sending
@@ -22,6 +22,7 @@ and at the end, when everything works again and everybody is there:
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sim.history import History, short
@@ -55,7 +56,7 @@ class Envelope:
     damaged: bool = False
     gone: bool = False  # one of its two devices was removed
     not_waiting: bool = False  # receipts.status told its sender so
-    resent_since_told: bool = False
+    sent_times: int = 1
     highest: int = 0  # of the receipts told
 
     @property
@@ -71,7 +72,9 @@ class Violation:
 
 
 class Ledger:
-    def __init__(self, history: History, clock: "Clock") -> None:
+    def __init__(self, history: History, clock: "Clock", disorder: Callable[[], bool]) -> None:
+        """disorder: may an envelope have been refused, or lost between workers, without its sender hearing so?"""
+        self.disorder = disorder
         self.history = history
         self.clock = clock
         self.envelopes: dict[Key, Envelope] = {}
@@ -97,7 +100,7 @@ class Ledger:
 
     def sent_again(self, key: Key, reason: str) -> None:
         envelope = self.envelopes[key]
-        envelope.resent_since_told = True
+        envelope.sent_times += 1
         if reason != "reconnected":
             envelope.retried = True
         self.event(short(key[0]), "sent again", key, reason)
@@ -114,7 +117,6 @@ class Ledger:
             self._refused(envelope, code)
         else:
             self._rose(envelope, level, stored)
-        envelope.resent_since_told = False
 
     def _rose(self, e: Envelope, level: int, stored: bool) -> None:
         if level == ACCEPTED:
@@ -129,7 +131,7 @@ class Ledger:
             e.accepted = e.delivered = True
         elif level == READ and not e.marked_read:
             self.violate("read", "told read, which nobody said", e.key)
-        if level < e.highest and not e.resent_since_told and not stored:
+        if level < e.highest and e.sent_times == 1 and not stored:
             self.violate("rising", f"{LEVEL[level]} after {LEVEL[e.highest]}", e.key)
         e.highest = max(e.highest, level)
 
@@ -139,7 +141,7 @@ class Ledger:
             e.retried = True
         elif code == Code.EXPIRED:
             e.final = code
-            if self.clock.wall_max_s < e.sent_wall_s - self.clock.stepped_back_s + e.lifetime_s:
+            if not self.may_have_expired(e):
                 self.violate("refused", "told expired before its time", e.key)
         elif code == Code.ADDRESS_UNKNOWN:
             e.final = code
@@ -154,13 +156,15 @@ class Ledger:
         """receipts.status said so of an envelope that its sender knows to be accepted."""
         self.event(short(key[0]), "not waiting", key)
         e = self.envelopes[key]
-        earliest = e.sent_wall_s - self.clock.stepped_back_s + e.lifetime_s
-        if not (e.committed or e.final or e.damaged or e.gone or self.clock.wall_max_s >= earliest):
+        if not (e.committed or e.final or e.damaged or e.gone or self.may_have_expired(e)):
             self.violate("status", "said to be not waiting, and it was neither delivered nor expired", key)
         e.not_waiting = True
 
     def marked_read(self, key: Key) -> None:
         self.envelopes[key].marked_read = True
+
+    def may_have_expired(self, e: Envelope) -> bool:
+        return self.clock.wall_max_s >= e.sent_wall_s - self.clock.stepped_back_s + e.lifetime_s
 
     # --- recipients -------------------------------------------------------------------------------------
 
@@ -185,7 +189,8 @@ class Ledger:
             self.violate("twice", f"shown {e.shown} times", key)
             return
         before = self._order[key[0], key[1], priority(e.kind)]
-        if not e.retried:
+        refused_unheard = e.sent_times > 1 and self.disorder()
+        if not e.retried and not self.may_have_expired(e) and not refused_unheard:
             late = [other for other in before if other.order > e.order and not other.retried]
             if late:
                 self.violate("order", f"shown after #{late[0].key[2]}, which was sent later", key)
@@ -209,7 +214,10 @@ class Ledger:
             if e.damaged or e.gone:
                 continue
             if e.accepted and not e.shown and not e.final:
-                self.violate("lost", "accepted, then neither shown nor reported", key)
+                if e.not_waiting and self.may_have_expired(e):
+                    self.counts["expired_untold"] += 1      # its report went down with a connection or a worker
+                else:
+                    self.violate("lost", "accepted, then neither shown nor reported", key)
             elif key in knows and knows[key] == "unanswered":
                 self.violate("unresolved", "its sender still waits for an answer", key)
             elif key in knows and knows[key] == "accepted":

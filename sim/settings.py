@@ -62,6 +62,7 @@ class Settings:
     resend_after_ns: int
     fault_every_ns: int
     faults: tuple[str, ...]
+    pipeline: int = 64  # envelopes that a client sends before it waits for answers
     key_pool: int = 64
     control: str = "none"
     bounds: dict[str, int] = field(default_factory=dict)
@@ -110,9 +111,9 @@ def _overrides(rng: random.Random, answer_ns: int) -> dict[str, int]:
     if rng.random() < 0.2:
         out["delivery_window_bytes_max"] = 2_000
     if rng.random() < 0.15:
-        out["bus_buffer_bytes_max"] = 3_000
+        out["bus_buffer_bytes_max"] = 70_000
     if rng.random() < 0.15:
-        out["batch_bytes_max"] = 5_000
+        out["batch_bytes_max"] = 70_000
     if rng.random() < 0.1:
         out["output_bytes_max"] = 400_000
     return out
@@ -131,13 +132,14 @@ def settings_of(
     tcp, bus = _link(rng, False), _link(rng, True)
     commit_ns = rng.choice([0, 2 * MS, 40 * MS, 500 * MS])
     ack_ns = rng.choice([0, 0, 5 * MS, 100 * MS])
+    overrides = _overrides(rng, 2 * (tcp.latency_ns + tcp.jitter_ns) + commit_ns + ack_ns)
     return Settings(
         seed=seed,
         workers=rng.choice([1, 1, 2, 2, 3, 4]),
         devices_of=tuple(rng.choice([1, 1, 1, 2, 3]) for _ in range(rng.randint(2, 5))),
         active_ns=active,
         sends=sends if sends is not None else rng.choice([10, 30, 30, 60]),
-        overrides=_overrides(rng, 2 * (tcp.latency_ns + tcp.jitter_ns) + commit_ns + ack_ns),
+        overrides=overrides,
         tcp=tcp,
         bus=bus,
         disk_ns=rng.choice([100_000, 2 * MS, 20 * MS]),
@@ -148,6 +150,7 @@ def settings_of(
         resend_after_ns=rng.choice([10, 10, 3]) * SECOND,
         fault_every_ns=active // rng.choice([2, 6, 12, 25]),
         faults=kinds,
+        pipeline=10_000 if rng.random() < 0.1 else overrides.get("sender_window_max", 64),
         key_pool=rng.choice([64] * 49 + [0]),
         control=control,
     )

@@ -27,8 +27,9 @@ class MailDisk(MemoryMailDisk):
         self.ledger = ledger
 
     def sync(self) -> None:
+        # One that was put and expired in the same commit counts: its sender hears both.
         for table, key, _ in self.journal:
-            if table is self.ident and key in table.rows:
+            if table is self.ident:
                 recipient, sender, id_ = key
                 self.ledger.on_disk((sender, recipient, id_))
         super().sync()
@@ -150,6 +151,9 @@ class Worker:
             self.bury()
 
     def bury(self) -> None:
+        self.world.died = True
+        if self.loop is not None and self.loop.stats()["refused"]:
+            self.world.refused = True
         self.loop = self.host = self.store = None
 
     def lose_power(self, torn_ops: int | None) -> None:

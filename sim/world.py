@@ -57,7 +57,7 @@ class World:
         self._links(settings.tcp, settings.bus)
         self.history = History()
         self.clock = NetClock(self.net)
-        self.ledger = Ledger(self.history, self.clock)
+        self.ledger = Ledger(self.history, self.clock, self.disorder)
         self.static_private = bytes([7]) * 32
         self.static_public: bytes = pysodium.crypto_scalarmult_curve25519_base(self.static_private)
         self.registry: dict[int, bytes] = {}
@@ -66,6 +66,8 @@ class World:
         self.workers: list[Worker] = []
         self.closes: dict[int, int] = {}
         self.turns = 0
+        self.refused = False  # some loop that is gone refused something
+        self.died = False  # some worker died
         self._agenda: list[tuple[int, int, Callable[[], object]]] = []
         self._order = 0
         self._ended = False
@@ -92,6 +94,10 @@ class World:
     def ephemeral(self) -> bytes:
         pool = self.settings.key_pool
         return (self.rng.randrange(1, pool + 1).to_bytes(8, "little") * 4) if pool else self.rng.randbytes(32)
+
+    def disorder(self) -> bool:
+        refused = any(w.loop.stats()["refused"] for w in self.workers if w.loop is not None)
+        return self.refused or refused or (self.died and len(self.workers) > 1)
 
     # --- agenda -------------------------------------------------------------------------------------------
 
@@ -162,12 +168,15 @@ class World:
     def _settling(self) -> None:
         if all(d.settled for d in self.devices) or self.net.now_ns > self._settle_until:
             self.ledger.event("world", "at rest")
-            for device in self.devices:
-                device.hang_up("final look")
-                device.connect()
-            self.after(4 * SECOND, self._look)
+            self.after(3 * SECOND, self._reconnect)
         else:
             self.after(SECOND, self._settling)
+
+    def _reconnect(self) -> None:
+        for device in self.devices:
+            device.hang_up("final look")
+            device.connect()
+        self.after(10 * SECOND, self._look)
 
     def _look(self) -> None:
         for device in self.devices:
