@@ -135,6 +135,7 @@ ctypedef struct Device:           # one registered device of our shards
     uint32_t conn                 # live connection or NONE_INDEX
     uint16_t held                 # envelopes in custody here, in memory or mailbox
     uint16_t undrained            # of those: in the mailbox and not yet sent on the live connection
+    uint16_t deleting             # acknowledged, rows not deleted yet: no one's custody, but still in the mailbox
     uint8_t has_receipts
 
 ctypedef struct Directory:        # open addressing, linear probing; slots move when it grows

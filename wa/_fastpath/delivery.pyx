@@ -179,7 +179,7 @@ cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint
     if e != NULL:
         take_again(w, e)
         return
-    if d.held >= w.bounds.mailbox:
+    if d.held + d.deleting >= w.bounds.mailbox:
         refuse_envelope(w, v, CODE_MAILBOX_FULL)
         return
     if d.conn != NONE_INDEX and d.undrained == 0:
@@ -339,13 +339,15 @@ cdef int delete_row(Core* w, const Entry* e) noexcept nogil:
     return 0
 
 
-cdef void delete_envelope(Core* w, Entry* e) noexcept nogil:
+cdef void delete_envelope(Core* w, Device* d, Entry* e) noexcept nogil:
     """Its device has it.  Until the row is gone a sweep or a drain may still meet it, and must know that."""
     if e.body != NULL:
         slab_give(&w.slab, e.body, e.body_capacity)
         e.body = NULL
     e.state = ENTRY_DELETING
     e.conn = NONE_INDEX
+    if d != NULL:
+        d.deleting += 1
     if delete_row(w, e) != 0:
         undeleted(w, e)
 
@@ -369,9 +371,13 @@ cdef void delete_again(Core* w) noexcept nogil:
 
 cdef void deleted(Core* w, const StoreOp* op) noexcept nogil:
     cdef Entry* e = custody_find(&w.custody, op.recipient, op.sender, op.id)
+    cdef Device* d
     if e == NULL or e.state != ENTRY_DELETING or e.mail_seq != op.seq:
         return
     if op.result == RESULT_OK or op.result == RESULT_MISSING:
+        d = directory_find(&w.directory, e.recipient)
+        if d != NULL and d.deleting:
+            d.deleting -= 1
         entry_end(w, e)
     else:
         undeleted(w, e)
@@ -391,7 +397,7 @@ cdef void acknowledged(Core* w, Entry* e) noexcept nogil:
     if d != NULL and d.held:
         d.held -= 1
     if e.state == ENTRY_COMMITTING or e.state == ENTRY_STORED:
-        delete_envelope(w, e)
+        delete_envelope(w, d, e)
     else:
         entry_end(w, e)
 

@@ -84,8 +84,7 @@ cdef void drain(Core* w, Conn* c) noexcept nogil:
             break
         i += 1
     if d.undrained and exhausted and w.batch == NULL and w.batch_submitted_no == w.batch_done_no:
-        # The mailbox holds less than was counted: corrupt records, reported by the store and skipped.
-        d.held -= d.undrained if d.held > d.undrained else d.held
+        # Corrupt records, reported by the store and skipped.  They stay counted until a sweep takes them out.
         d.undrained = 0
     if d.undrained == 0 and not ds.receipts_left:
         slab_give(&w.slab, <uint8_t*>ds, DRAIN_STATE_CLASS)
@@ -223,6 +222,21 @@ cdef void take_deletes(Core* w, StoreBatch* b) noexcept nogil:
         op = batch_next(b, op)
 
 
+cdef void forget_expired(Core* w, Device* d, const StoreOp* op) noexcept nogil:
+    """A row that is in nobody's custody: not sent to the live connection yet, or corrupt and passed over."""
+    cdef Active* a
+    cdef uint32_t i = 0
+    if d.held:
+        d.held -= 1
+    if d.conn == NONE_INDEX or d.undrained == 0:
+        return
+    a = conn_at(&w.conns, d.conn).active
+    while i < PRIORITIES_N - 1 and wa_priorities[i] != op.priority:
+        i += 1
+    if a == NULL or a.drain == NULL or op.seq > a.drain.cursor[i]:
+        d.undrained -= 1
+
+
 cdef void forget_one(Device* d) noexcept nogil:
     if d.held:
         d.held -= 1
@@ -297,6 +311,6 @@ cdef void take_expired(Core* w, const StoreBatch* b) noexcept nogil:
         if e != NULL:
             e.state = ENTRY_UNSAVED   # in flight still: an acknowledgement may yet raise it to delivered
         elif d != NULL:
-            forget_one(d)
+            forget_expired(w, d, op)
         # A mailbox that was purged with its device is reported the same way.
         tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_EXPIRED if d != NULL else CODE_ADDRESS_UNKNOWN, False)
