@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 READY, CLOSE, RESPONSE, PONG, ERROR = 0x05, 0x04, 0x11, 0x03, 0x06
 STORED_RECEIPT, SEND, SEND_TTL, DELIVER, DELIVER_QUEUED = 0x28, 0x40, 0x50, 0x60, 0x70
-QUIET_NS: Final = 6 * SECOND  # nothing heard for so long: the connection is given up
+QUIET_NS: Final = 9 * SECOND  # nothing heard for so long: the connection is given up
 PING_NS: Final = 3 * SECOND
 STATUS_MAX: Final = 32
 

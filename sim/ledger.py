@@ -4,7 +4,7 @@ Rules checked as they happen (the names are what a report says):
     accepted    told ✓ only when the envelope was on stable storage or committed by its device at that time
     delivered   told ✓✓ only when the device had committed it
     read        told only when the recipient had said so
-    rising      of an envelope that was sent once, no live receipt goes back
+    rising      of an envelope that was sent once, no live receipt goes back, unless a worker died meanwhile
     twice       shown at most once
     altered     the body, kind and sender are what was sent
     order       between one sender and one recipient, equal priority is first shown in the order of sending
@@ -72,8 +72,11 @@ class Violation:
 
 
 class Ledger:
-    def __init__(self, history: History, clock: "Clock", disorder: Callable[[], bool]) -> None:
-        """disorder: may an envelope have been refused, or lost between workers, without its sender hearing so?"""
+    def __init__(self, history: History, clock: "Clock", disorder: Callable[[], bool], redelivers: Callable[[], bool]) -> None:
+        """disorder: may an envelope have been refused, or lost between workers, without its sender hearing so?
+        redelivers: may what was acknowledged have been delivered again?
+        """
+        self.redelivers = redelivers
         self.disorder = disorder
         self.history = history
         self.clock = clock
@@ -131,7 +134,7 @@ class Ledger:
             e.accepted = e.delivered = True
         elif level == READ and not e.marked_read:
             self.violate("read", "told read, which nobody said", e.key)
-        if level < e.highest and e.sent_times == 1 and not stored:
+        if level < e.highest and e.sent_times == 1 and not stored and not self.redelivers():
             self.violate("rising", f"{LEVEL[level]} after {LEVEL[e.highest]}", e.key)
         e.highest = max(e.highest, level)
 

@@ -9,6 +9,7 @@ from wa._fastpath.noise import IK, XX, Handshake
 from wa._fastpath.sim_net import SimNet
 
 MAGIC = b"wa\r\n"
+REFUSAL_BYTES = 7  # kind, code, retry_after_ms, no text
 
 
 class Broken(Exception):
@@ -104,6 +105,10 @@ class Line:
             at += 4 + n
             if self._transport is None:
                 self._handshake(record)
+            elif n == REFUSAL_BYTES and record[0] == 3:
+                # Too short for a transport record: the server gave up waiting for our last handshake message.
+                self.refusal = int.from_bytes(record[1:3], "big")
+                raise Broken
             else:
                 out.extend(frames.parse(self._transport.open(record)))
         self._in = self._in[at:]

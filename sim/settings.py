@@ -97,8 +97,8 @@ def _overrides(rng: random.Random, answer_ns: int) -> dict[str, int]:
     out = {
         "linger_ms": rng.choice([0, 5, 50, 50, 400]),
         "idle_ms_max": 15_000,
-        "authenticate_ms_max": 6_000,
-        "handshake_step_ms_max": 3_000,
+        "authenticate_ms_max": 12_000,
+        "handshake_step_ms_max": 6_000,
     }
     if rng.random() < 0.5:
         out["delivery_window_max"] = rng.choice([1, 2, 3, 8])

@@ -57,7 +57,7 @@ class World:
         self._links(settings.tcp, settings.bus)
         self.history = History()
         self.clock = NetClock(self.net)
-        self.ledger = Ledger(self.history, self.clock, self.disorder)
+        self.ledger = Ledger(self.history, self.clock, self.disorder, lambda: self.died)
         self.static_private = bytes([7]) * 32
         self.static_public: bytes = pysodium.crypto_scalarmult_curve25519_base(self.static_private)
         self.registry: dict[int, bytes] = {}
@@ -166,7 +166,8 @@ class World:
         self.after(SECOND, self._settling)
 
     def _settling(self) -> None:
-        if all(d.settled for d in self.devices) or self.net.now_ns > self._settle_until:
+        quiet = all(d.settled for d in self.devices) and all(w.quiet for w in self.workers)
+        if quiet or self.net.now_ns > self._settle_until:
             self.ledger.event("world", "at rest")
             self.after(3 * SECOND, self._reconnect)
         else:
@@ -180,10 +181,12 @@ class World:
 
     def _look(self) -> None:
         for device in self.devices:
+            if device.removed:
+                continue
             damaged = any(e.damaged for k, e in self.ledger.envelopes.items() if k[1] == device.address)
             if device.ready and not damaged:
                 self.ledger.violate("leak", f"{device.who} is told of {device.ready} queued, and there is nothing")
-            elif device.ready is None and not device.removed:
+            elif device.ready is None:
                 self.ledger.violate("unresolved", f"{device.who} cannot log in")
             device.online = False
             device.hang_up("good night")

@@ -322,7 +322,7 @@ cdef void schedule(Net* n, End* e, uint64_t first) noexcept nogil:
             end += 1 + net_below(n, min(p.written - end - 1, <uint64_t>1 << net_below(n, 14)))
             add_segment(p, end, at)
             net_wake(n, e.peer.holder, at)
-            at += 1 + net_below(n, link.jitter_ns + 1000)
+            at += 1 + net_below(n, link.jitter_ns // 8 + 1000)
     if end < p.written:
         add_segment(p, p.written, at)
         net_wake(n, e.peer.holder, at)
