@@ -18,3 +18,23 @@ clocks, randomness and disk.  The parts:
     runner     many seeds over many processes
     controls   the negative controls
 """
+
+import os
+import sys
+
+
+def _remember_curve_arithmetic() -> None:
+    """Half of a simulation would be X25519 over the same keys; see wa/_fastpath/sim_dh.pyx.
+
+    It has to come before the Noise layer is loaded.  Where that is too late, seeds run the same, only slower.
+    """
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(flags | os.RTLD_GLOBAL)
+    try:
+        import wa._fastpath.sim_dh  # noqa: F401, PLC0415
+    finally:
+        sys.setdlopenflags(flags)
+
+
+if "wa._fastpath.noise" not in sys.modules:
+    _remember_curve_arithmetic()

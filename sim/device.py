@@ -92,6 +92,7 @@ class Device:
         self.deaf = False  # does not read
         self.mute = False  # does not acknowledge
         self.removed = False
+        self.asleep = False  # the end: it does not come back
 
     @property
     def who(self) -> str:
@@ -101,7 +102,7 @@ class Device:
 
     def connect(self) -> None:
         world = self.world
-        if self.line is not None or not self.online or self.removed:
+        if self.line is not None or not self.online or self.removed or self.asleep:
             return
         rng = world.rng
         alive = [w for w in world.workers if w.alive]

@@ -210,7 +210,8 @@ class Faults:
     def damage(self) -> None:
         worker = self._worker()
         rows = worker.disk.mail.order
-        if rows:
+        # A corrupt record keeps its place in the mailbox until it expires: a tiny cap would stay full for a month.
+        if rows and self.world.settings.bound("mailbox_envelopes_max") >= 20:
             key = self.rng.choice(rows)
             worker.disk.damaged.add(key)
             sender, id_ = worker.disk.mail.rows[key][:2]

@@ -15,11 +15,13 @@ def short(address: int) -> str:
 @dataclass
 class History:
     events: list[Event] = field(default_factory=list)
+    kept: bool = True  # False: a run that is only checked; a failing seed is run again with its history
 
     def add(
         self, now_ns: int, who: str, what: str, envelope: tuple[int, int, int] | None = None, detail: str = ""
     ) -> None:
-        self.events.append((now_ns, who, what, envelope, detail))
+        if self.kept:
+            self.events.append((now_ns, who, what, envelope, detail))
 
     def digest(self) -> str:
         """Hex SHA-256 over all events."""

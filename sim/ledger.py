@@ -11,7 +11,8 @@ Rules checked as they happen (the names are what a report says):
     refused     refusals name a reason that can be true
     status      receipts.status says "not waiting" of an accepted envelope only when it was delivered or expired
     window      never more unacknowledged deliveries on a connection than the window
-    cap         no mailbox over its cap, no identity in it twice
+    cap         no mailbox over its cap
+    queued      no envelope in a mailbox twice
     bounds      custody and slab stay under their bounds
     contract    the loop keeps the rules of poller.pxd
 
@@ -87,7 +88,8 @@ class Ledger:
         self.counts: dict[str, int] = defaultdict(int)
 
     def event(self, who: str, what: str, key: Key | None = None, detail: str = "") -> None:
-        self.history.add(self.clock.now_ns, who, what, key, detail)
+        if self.history.kept:
+            self.history.add(self.clock.now_ns, who, what, key, detail)
 
     def violate(self, rule: str, text: str, key: Key | None = None) -> None:
         self.event("checker", "VIOLATION", key, f"{rule}: {text}")

@@ -101,6 +101,7 @@ class Worker:
         self.store: Any = None
         self.due_ns = 0
         self.not_before_ns = 0
+        self.armed_ns = 0  # a wake for not_before_ns is on the agenda
         self.stalled_disk = False
         self.rows = 0
 
@@ -183,7 +184,9 @@ class Worker:
         net = self.world.net
         now = net.now_ns
         if now < self.not_before_ns:
-            net.wake(self.k, self.not_before_ns)
+            if self.armed_ns != self.not_before_ns:
+                self.armed_ns = self.not_before_ns
+                net.wake(self.k, self.not_before_ns)
             return
         if now < self.due_ns and not self.host.ready():
             return
@@ -195,9 +198,10 @@ class Worker:
             return
         self.due_ns = now + wait_ms * 1_000_000
         self.not_before_ns = now + self.world.settings.turn_ns
-        net.wake(self.k, max(self.due_ns, self.not_before_ns))
-        if self.host.ready():
-            net.wake(self.k, self.not_before_ns)
+        at = self.not_before_ns if self.host.ready() else max(self.due_ns, self.not_before_ns)
+        if at == self.not_before_ns:
+            self.armed_ns = at
+        net.wake(self.k, at)
 
     def commit(self) -> None:
         """The disk is done with what was submitted."""
@@ -219,7 +223,7 @@ class Worker:
             if n > cap:
                 self.world.ledger.violate("cap", f"{n} envelopes in the mailbox of {recipient}, cap {cap}")
         if len(self.disk.ident.rows) != len(rows):
-            self.world.ledger.violate("cap", f"{len(rows)} envelopes of {len(self.disk.ident.rows)} identities")
+            self.world.ledger.violate("queued", f"{len(rows)} envelopes of {len(self.disk.ident.rows)} identities")
 
     def check_bounds(self) -> None:
         s = self.world.settings

@@ -49,13 +49,13 @@ class NetClock(Clock):
 
 
 class World:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, history: bool = True) -> None:
         self.settings = settings
         self.rng = random.Random(f"world {settings.seed}")
         self.net = SimNet(settings.seed)
         self.net.step_wall(WALL_START_MS)
         self._links(settings.tcp, settings.bus)
-        self.history = History()
+        self.history = History(kept=history)
         self.clock = NetClock(self.net)
         self.ledger = Ledger(self.history, self.clock, self.disorder, lambda: self.died)
         self.static_private = bytes([7]) * 32
@@ -177,10 +177,18 @@ class World:
         for device in self.devices:
             device.hang_up("final look")
             device.connect()
-        self.after(10 * SECOND, self._look)
+        self._look_until = self.net.now_ns + 10 * SECOND
+        self.after(SECOND, self._looking)
+
+    def _looking(self) -> None:
+        if self.net.now_ns < self._look_until and any(d.ready is None and not d.removed for d in self.devices):
+            self.after(SECOND, self._looking)
+        else:
+            self.after(SECOND, self._look)
 
     def _look(self) -> None:
         for device in self.devices:
+            device.asleep = True
             if device.removed:
                 continue
             damaged = any(e.damaged for k, e in self.ledger.envelopes.items() if k[1] == device.address)
@@ -188,9 +196,10 @@ class World:
                 self.ledger.violate("leak", f"{device.who} is told of {device.ready} queued, and there is nothing")
             elif device.ready is None:
                 self.ledger.violate("unresolved", f"{device.who} cannot log in")
-            device.online = False
             device.hang_up("good night")
-        self.after(20 * SECOND, self._end)
+        # A connection that went silent ends by the idle timer.
+        silent = "vanish" in self.settings.faults
+        self.after(self.settings.bound("idle_ms_max") * MS + SECOND if silent else 4 * SECOND, self._end)
 
     def _end(self) -> None:
         for worker in self.workers:
