@@ -22,6 +22,7 @@ LIBRARIES = {
     "noise": ["sodium"],
     "state": ["sodium"],
     "session": ["sodium"],
+    "sim_dh": ["sodium"],
     "lmdb_ops": ["lmdb"],
     "lmdb_reads": ["lmdb"],
     "lmdb_store": ["lmdb"],

@@ -79,6 +79,7 @@ cdef enum EntryState:
     ENTRY_STORED = 3              # in the mailbox, in flight
     ENTRY_UNSAVED = 4             # in flight; the disk refused it and the sender was told
     ENTRY_RECEIPT = 5             # a stored receipt in flight
+    ENTRY_DELETING = 6            # acknowledged; kept until its row is gone, so that nothing takes the row for a new one
 
 ctypedef struct DrainState:       # while a connected device has a backlog
     uint64_t cursor[PRIORITIES_N] # last mailbox seq sent, per priority class
@@ -134,6 +135,7 @@ ctypedef struct Device:           # one registered device of our shards
     uint32_t conn                 # live connection or NONE_INDEX
     uint16_t held                 # envelopes in custody here, in memory or mailbox
     uint16_t undrained            # of those: in the mailbox and not yet sent on the live connection
+    uint16_t deleting             # acknowledged, rows not deleted yet: no one's custody, but still in the mailbox
     uint8_t has_receipts
 
 ctypedef struct Directory:        # open addressing, linear probing; slots move when it grows
@@ -149,6 +151,7 @@ ctypedef struct Custody:
     Entry* chunks                 # all memory of entries
     Entry* oldest                 # linger queue
     Entry* newest
+    Entry* undeleted              # DELETING, and the disk refused; chained through `older`, tried again every second
     uint64_t live                 # entries handed out
 
 cdef enum ColdType:

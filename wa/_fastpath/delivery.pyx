@@ -9,8 +9,8 @@ from wa._fastpath.batches cimport (
 from wa._fastpath.bus cimport BUS_ENVELOPE, BusEnvelope, bus_send
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
-    Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_LINGER, ENTRY_RECEIPT,
-    ENTRY_STORED, ENTRY_UNSAVED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, KINDS_N, NONE_INDEX, PRIORITIES_N,
+    Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_LINGER,
+    ENTRY_RECEIPT, ENTRY_STORED, ENTRY_UNSAVED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, KINDS_N, NONE_INDEX, PRIORITIES_N,
     WINDOW_MAX,
 )
 from wa._fastpath.custody cimport (
@@ -20,7 +20,7 @@ from wa._fastpath.frames cimport (
     F_ACCEPTED, F_CLOSE, F_DELIVER, F_DELIVERED, F_DELIVER_QUEUED, F_READ, F_REFUSED, F_SEND, F_SEND_TTL,
     F_STORED_RECEIPT, Frame,
 )
-from wa._fastpath.mailbox cimport MailRow, OP_DELETE, OP_PUT, OP_RECEIPT_DELETE, StoreOp
+from wa._fastpath.mailbox cimport MailRow, OP_DELETE, OP_PUT, OP_RECEIPT_DELETE, RESULT_MISSING, RESULT_OK, StoreOp
 from wa._fastpath.output cimport conn_active, conn_watch, mark_dirty, out_frame
 from wa._fastpath.slab cimport slab_give, slab_take
 from wa._fastpath.timers cimport timer_set
@@ -179,7 +179,7 @@ cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint
     if e != NULL:
         take_again(w, e)
         return
-    if d.held >= w.bounds.mailbox:
+    if d.held + d.deleting >= w.bounds.mailbox:
         refuse_envelope(w, v, CODE_MAILBOX_FULL)
         return
     if d.conn != NONE_INDEX and d.undrained == 0:
@@ -195,6 +195,9 @@ cdef void take_again(Core* w, Entry* e) noexcept nogil:
     trace(w, TRACE_DUPLICATE, e.sender, e.recipient, e.id, 0)
     if e.state == ENTRY_STORED:
         tell(w, e.sender, e.recipient, e.id, F_ACCEPTED, 0, True)
+        return
+    if e.state == ENTRY_DELETING:
+        tell(w, e.sender, e.recipient, e.id, F_DELIVERED, 0, True)
         return
     if e.state == ENTRY_UNSAVED and e.body != NULL:
         commit_entry(w, e)
@@ -323,34 +326,80 @@ cdef void linger_fire(Core* w) noexcept nogil:
 
 # --- acknowledgements ---------------------------------------------------------------------------------
 
-cdef void delete_row(Core* w, const Entry* e) noexcept nogil:
+cdef int delete_row(Core* w, const Entry* e) noexcept nogil:
     cdef StoreOp* op = batch_op(w, OP_RECEIPT_DELETE if e.state == ENTRY_RECEIPT else OP_DELETE, 0)
     if op == NULL:
-        return                # delivered again later; the device knows it and acknowledges again
+        return -1
     op.kind = e.kind
     op.priority = e.priority
     op.recipient = e.recipient
     op.sender = e.sender
     op.id = e.id
     op.seq = e.mail_seq
+    return 0
+
+
+cdef void delete_envelope(Core* w, Device* d, Entry* e) noexcept nogil:
+    """Its device has it.  Until the row is gone a sweep or a drain may still meet it, and must know that."""
+    if e.body != NULL:
+        slab_give(&w.slab, e.body, e.body_capacity)
+        e.body = NULL
+    e.state = ENTRY_DELETING
+    e.conn = NONE_INDEX
+    if d != NULL:
+        d.deleting += 1
+    if delete_row(w, e) != 0:
+        undeleted(w, e)
+
+
+cdef void undeleted(Core* w, Entry* e) noexcept nogil:
+    e.older = w.custody.undeleted
+    w.custody.undeleted = e
+
+
+cdef void delete_again(Core* w) noexcept nogil:
+    cdef Entry* e = w.custody.undeleted
+    cdef Entry* following
+    w.custody.undeleted = NULL
+    while e != NULL:
+        following = e.older
+        e.older = NULL
+        if delete_row(w, e) != 0:
+            undeleted(w, e)
+        e = following
+
+
+cdef void deleted(Core* w, const StoreOp* op) noexcept nogil:
+    cdef Entry* e = custody_find(&w.custody, op.recipient, op.sender, op.id)
+    cdef Device* d
+    if e == NULL or e.state != ENTRY_DELETING or e.mail_seq != op.seq:
+        return
+    if op.result == RESULT_OK or op.result == RESULT_MISSING:
+        d = directory_find(&w.directory, e.recipient)
+        if d != NULL and d.deleting:
+            d.deleting -= 1
+        entry_end(w, e)
+    else:
+        undeleted(w, e)
 
 
 cdef void acknowledged(Core* w, Entry* e) noexcept nogil:
     cdef Device* d
     w.stats.acknowledged += 1
     if e.state == ENTRY_RECEIPT:
-        delete_row(w, e)
+        delete_row(w, e)      # when that fails it comes again with the next login, and is acknowledged again
         entry_end(w, e)
         return
     trace(w, TRACE_ACKNOWLEDGED, e.sender, e.recipient, e.id, 0)
     # "delivered" is the first answer unless "accepted" (STORED) or a refusal (UNSAVED) was told before.
     tell(w, e.sender, e.recipient, e.id, F_DELIVERED, 0, e.state == ENTRY_LINGER or e.state == ENTRY_COMMITTING)
-    if e.state == ENTRY_COMMITTING or e.state == ENTRY_STORED:
-        delete_row(w, e)
     d = directory_find(&w.directory, e.recipient)
     if d != NULL and d.held:
         d.held -= 1
-    entry_end(w, e)
+    if e.state == ENTRY_COMMITTING or e.state == ENTRY_STORED:
+        delete_envelope(w, d, e)
+    else:
+        entry_end(w, e)
 
 
 cdef int acknowledge(Core* w, Conn* c, uint64_t first, uint64_t count) noexcept nogil:

@@ -6,14 +6,14 @@ from libc.string cimport memset
 from wa._fastpath.batches cimport OP_DIRECT, OP_LINGER, queue_drain, tell
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
-    Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_RECEIPT, ENTRY_STORED,
-    ENTRY_UNSAVED, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_WANT_WRITE, NONE_INDEX, PRIORITIES_N, WINDOW_MAX,
+    Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_RECEIPT,
+    ENTRY_STORED, ENTRY_UNSAVED, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_WANT_WRITE, NONE_INDEX, PRIORITIES_N, WINDOW_MAX,
 )
 from wa._fastpath.custody cimport custody_find, custody_insert, entry_free, entry_new
-from wa._fastpath.delivery cimport entry_end, put_in_flight, ring_of, window_open
+from wa._fastpath.delivery cimport deleted, entry_end, put_in_flight, ring_of, window_open
 from wa._fastpath.frames cimport F_ACCEPTED, F_DELIVER_QUEUED, F_REFUSED, F_STORED_RECEIPT, Frame
 from wa._fastpath.mailbox cimport (
-    MailRow, OP_PUT, RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_next,
+    MailRow, OP_DELETE, OP_PUT, RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_next,
 )
 from wa._fastpath.output cimport conn_active, mark_dirty, out_frame
 from wa._fastpath.slab cimport slab_give, slab_take
@@ -84,8 +84,7 @@ cdef void drain(Core* w, Conn* c) noexcept nogil:
             break
         i += 1
     if d.undrained and exhausted and w.batch == NULL and w.batch_submitted_no == w.batch_done_no:
-        # The mailbox holds less than was counted: corrupt records, reported by the store and skipped.
-        d.held -= d.undrained if d.held > d.undrained else d.held
+        # Corrupt records, reported by the store and skipped.  They stay counted until a sweep takes them out.
         d.undrained = 0
     if d.undrained == 0 and not ds.receipts_left:
         slab_give(&w.slab, <uint8_t*>ds, DRAIN_STATE_CLASS)
@@ -193,21 +192,49 @@ cdef void drain_receipts(Core* w, Conn* c, Device* d) noexcept nogil:
 cdef void take_commits(Core* w) noexcept nogil:
     cdef StoreBatch* b = w.store.collect(w.store)
     cdef StoreBatch* following
-    cdef StoreOp* op
     while b != NULL:
         following = b.next
         w.batch_done_no = w.batch_submitted_no
-        op = batch_first(b)
-        while op != NULL:
-            if op.what == OP_PUT:
-                if op.flags == OP_LINGER:
-                    lingered(w, op)
-                else:
-                    stored(w, op)
-            op = batch_next(b, op)
+        # In this order: what was put may have expired in the same commit, and so may what was being deleted.
+        take_puts(w, b)
         take_expired(w, b)
+        take_deletes(w, b)
         batch_free(b)
         b = following
+
+
+cdef void take_puts(Core* w, StoreBatch* b) noexcept nogil:
+    cdef StoreOp* op = batch_first(b)
+    while op != NULL:
+        if op.what == OP_PUT:
+            if op.flags == OP_LINGER:
+                lingered(w, op)
+            else:
+                stored(w, op)
+        op = batch_next(b, op)
+
+
+cdef void take_deletes(Core* w, StoreBatch* b) noexcept nogil:
+    cdef StoreOp* op = batch_first(b)
+    while op != NULL:
+        if op.what == OP_DELETE:
+            deleted(w, op)
+        op = batch_next(b, op)
+
+
+cdef void forget_expired(Core* w, Device* d, const StoreOp* op) noexcept nogil:
+    """A row that is in nobody's custody: not sent to the live connection yet, or corrupt and passed over."""
+    cdef Active* a
+    cdef uint32_t i = 0
+    if d.held:
+        d.held -= 1
+    if d.conn == NONE_INDEX or d.undrained == 0:
+        return
+    a = conn_at(&w.conns, d.conn).active
+    while i < PRIORITIES_N - 1 and wa_priorities[i] != op.priority:
+        i += 1
+    if a == NULL or a.drain == NULL or op.seq > a.drain.cursor[i]:
+        d.undrained -= 1
 
 
 cdef void forget_one(Device* d) noexcept nogil:
@@ -275,13 +302,15 @@ cdef void take_expired(Core* w, const StoreBatch* b) noexcept nogil:
     cdef Entry* e
     for i in range(b.expired_n):
         op = &b.expired[i]
-        w.stats.expired += 1
-        trace(w, TRACE_EXPIRED, op.sender, op.recipient, op.id, 0)
         e = custody_find(&w.custody, op.recipient, op.sender, op.id)
         d = directory_find(&w.directory, op.recipient)
+        if e != NULL and e.mail_seq == op.seq and e.state == ENTRY_DELETING:
+            continue                  # delivered, told, and counted out; its deletion came later than its time
+        w.stats.expired += 1
+        trace(w, TRACE_EXPIRED, op.sender, op.recipient, op.id, 0)
         if e != NULL:
             e.state = ENTRY_UNSAVED   # in flight still: an acknowledgement may yet raise it to delivered
         elif d != NULL:
-            forget_one(d)
+            forget_expired(w, d, op)
         # A mailbox that was purged with its device is reported the same way.
         tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_EXPIRED if d != NULL else CODE_ADDRESS_UNKNOWN, False)

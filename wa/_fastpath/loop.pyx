@@ -15,11 +15,11 @@ from wa._fastpath.bus cimport BUS_COLD, bus_connected, bus_flush, bus_lost, bus_
 from wa._fastpath.check cimport core_check, core_leaks, debug_build
 from wa._fastpath.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
 from wa._fastpath.core cimport (
-    CONN_CLOSING, CONN_FREE, ColdEvent, Conn, Core, Device, EVENTS_MAX, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
-    FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
+    CONN_CLOSING, CONN_FREE, ColdEvent, Conn, Core, Device, ENTRY_DELETING, EVENTS_MAX, Entry, FLAG_DIRTY, FLAG_DOOMED,
+    FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
 )
 from wa._fastpath.custody cimport custody_find
-from wa._fastpath.delivery cimport linger_fire
+from wa._fastpath.delivery cimport delete_again, linger_fire
 from wa._fastpath.drain cimport drain_all, take_commits
 from wa._fastpath.events cimport cold_batch
 from wa._fastpath.frames cimport F_NOTICE, F_RESPONSE, Frame
@@ -181,6 +181,7 @@ cdef class Loop:
         if w.now_ms >= self.next_tick_ms:
             self.next_tick_ms = w.now_ms + TICK_MS
             self.sweep()
+            delete_again(w)
             slab_trim(&w.slab, SLAB_KEPT_BYTES)
             if w.listener_full:           # out of descriptors a second ago: perhaps not any more
                 w.listener_full = 0
@@ -435,8 +436,9 @@ cdef class Loop:
 
     def is_waiting(self, recipient: int, sender: int, envelope_id: int) -> bool:
         cdef Core* w = self.w
-        if custody_find(&w.custody, recipient, sender, envelope_id) != NULL:
-            return True
+        cdef Entry* e = custody_find(&w.custody, recipient, sender, envelope_id)
+        if e != NULL:
+            return e.state != ENTRY_DELETING
         return w.store.contains(w.store, recipient, sender, envelope_id) == 1
 
     def call_peer(self, worker: int, body: bytes) -> bool:

@@ -1,0 +1,2 @@
+def counts() -> tuple[int, int]:
+    """(remembered, computed)"""

@@ -1,0 +1,23 @@
+from wa._fastpath.mailbox import MailStoreBase
+from wa._fastpath.memory_store import MemoryMailDisk, MemoryMailStore
+from wa._fastpath.sim_net import SimNet
+
+CONTROLS: tuple[str, ...]
+
+class SimMailStore(MailStoreBase):
+    """A MemoryMailStore whose commits take virtual time: each submit wakes `target` when the disk is done.
+
+    control: "none", or the promise that it breaks: "early" says done before the disk has it, "forgetful" deletes
+    what is read, "no_dedup" stores an identity again.  sync=False: no fsync.
+    """
+
+    latency_ns: int
+    jitter_ns: int
+    @property
+    def inner(self) -> MemoryMailStore: ...
+    def __init__(
+        self, net: SimNet, target: int, disk: MemoryMailDisk, *, sync: bool = True, control: str = "none"
+    ) -> None: ...
+    def step(self) -> int: ...
+    def kill(self) -> None: ...
+    def power_loss(self) -> None: ...
