@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from pathlib import Path
 from faults import checks, explain, history
 from faults.checks import Violation
 from faults.history import History
-from faults.people import People, Person
+from faults.people import People, Person, Stored
 from faults.report import SHOWN_MAX, Outcome
 from faults.server import Server, ServerFailed
 from wa import limits
@@ -29,6 +29,7 @@ from wa.client.account import STEPS
 NUMBERS = tuple(f"+1555123{n:04}" for n in range(1, 10))
 SETTLE_S_MAX = 90.0
 POLL_S = 0.05
+RECEIPTS_S = 3.0  # live receipts that did not come by then were lost with a worker
 RECEIVE_STEPS = tuple(step for step in STEPS if not step.startswith("register:"))
 
 
@@ -43,12 +44,15 @@ class Arena:
     people: People = field(init=False)
     worker_counts: tuple[int, ...] = ()  # a restart of the server picks one of these
     die_at_chance: float = 0.0  # a birth plans its own death at some persistence step
+    ports: dict[str, int] = field(default_factory=dict)  # of those that do not reach the server directly
     deaths_at_steps: int = 0
     round: int = 0
     notes: list[str] = field(default_factory=list)
     failures: list[Violation] = field(default_factory=list)
     late_receipts: int = 0
     keep: bool = False
+    stack: ExitStack = field(default_factory=ExitStack)  # ends after every process has ended
+    workers_at_end: list[int] = field(default_factory=list)
     _keepers: set[asyncio.Task[None]] = field(default_factory=set)
     _closing: bool = False
 
@@ -61,7 +65,8 @@ class Arena:
     async def open(self, names: dict[str, tuple[str, int]], *, early_ack: tuple[str, ...] = ()) -> None:
         """Starts the server and registers everybody, one after the other: a code goes to a number."""
         for name, (number, device) in names.items():
-            self.people.add(name, number, device, early_ack=name in early_ack)
+            person = self.people.add(name, number, device, early_ack=name in early_ack)
+            person.port = self.ports.get(name, 0)
         if not await self.server.start():
             raise ServerFailed(f"it ended: {self.server.log_end()}")
         await self.people.open()
@@ -147,46 +152,63 @@ class Arena:
 
     # --- quiet, and the account ---
 
-    async def settle(self) -> History:
-        """Everything up, nobody writes, all is told; then everybody is stopped.  -> what was recorded."""
+    async def settle(self, missing: int) -> History:
+        """Everything up, nobody writes, all but `missing` envelopes are delivered; then everybody is stopped."""
         persons = list(self.people.persons.values())
         self.die_at_chance = 0.0
         for person in persons:
             person.go(False)
         await self.until(lambda: self.server.is_ready, "the server did not come up")
-        await self.until(self._all_answered, "not everything was answered", SETTLE_S_MAX)
-        await asyncio.sleep(0.3)
-        for person in persons:  # a login asks for receipts that were lost with a connection
-            waiting = person.waiting()
-            if waiting is not None and waiting.accepted:
-                self.late_receipts += waiting.accepted
+        await self.until(self._all_answered, "not everything was answered")
+        begun = time.monotonic()
+        while not self._all_delivered(missing) and time.monotonic() < begun + RECEIPTS_S:
+            await asyncio.sleep(POLL_S)
+        for person in persons:  # a login asks for receipts that were lost on the way
+            stored = person.stored()
+            if stored is not None and stored.accepted:
+                self.late_receipts += stored.accepted
                 await self.people.stop(person)
                 self.people.start(person, going=False)
-        await self.until(self._all_delivered, "not everything was delivered", SETTLE_S_MAX)
+        await self.until(lambda: self._all_delivered(missing), "not everything was delivered")
         await asyncio.sleep(0.3)
         for person in persons:
             await self.people.stop(person)
         return history.read(persons)
 
     def _all_answered(self) -> bool:
-        found = [person.waiting() for person in self.people.persons.values()]
-        return all(waiting is not None and not waiting.drafts and not waiting.pending for waiting in found)
+        found = [person.stored() for person in self.people.persons.values()]
+        return all(stored is not None and not stored.unanswered for stored in found)
 
-    def _all_delivered(self) -> bool:
-        found = [person.waiting() for person in self.people.persons.values()]
-        return all(waiting is not None and not waiting.accepted for waiting in found) and self._all_answered()
+    def _all_delivered(self, missing: int) -> bool:
+        found = [person.stored() for person in self.people.persons.values()]
+        return self._all_answered() and sum(stored.accepted for stored in found if stored is not None) <= missing
 
-    async def account(self) -> tuple[History, list[Violation]]:
-        """Settles, stops everything and applies every checker."""
+    def answered(self, person: Person) -> int:
+        return (person.stored() or Stored()).answered
+
+    def unanswered(self, person: Person) -> int:
+        """At least 1 while that is not known."""
+        return (person.stored() or Stored(drafts=1)).unanswered
+
+    def shown(self, person: Person) -> int:
+        return (person.stored() or Stored()).shown
+
+    def refused(self) -> int:
+        """By the workers that run now, as they said about a second ago."""
+        return self.server.counters()["refused"]
+
+    async def account(self, missing: int = 0) -> tuple[History, list[Violation]]:
+        """Settles, stops everything and applies every checker.  `missing`: envelopes that cannot be delivered."""
         late: list[Violation] = []
         try:
-            recorded = await self.settle()
+            recorded = await self.settle(missing)
         except TimeoutError as error:
             late.append(Violation("pending", str(error)[:400]))
             for person in self.people.persons.values():
                 await self.people.stop(person)
             recorded = history.read(list(self.people.persons.values()))
         self._closing = True
+        self.workers_at_end = self.server.worker_pids()
         status = await self.server.stop()
         if status != 0:
             late.append(Violation("server", f"it stopped with {status}: {self.server.log_end()}"))
@@ -209,8 +231,9 @@ class Arena:
         self.keep = True
         outcome.kept = self.base
         for violation in outcome.violations[:SHOWN_MAX]:
-            if violation.token:
-                outcome.stories[violation.token] = explain.story(recorded, violation.token, self.server.ring_dirs())
+            for token in violation.tokens:
+                if token not in outcome.stories:
+                    outcome.stories[token] = explain.story(recorded, token, self.server.ring_dirs())
 
 
 def _is_registered(person: Person) -> bool:
@@ -219,13 +242,18 @@ def _is_registered(person: Person) -> bool:
 
 
 @asynccontextmanager
-async def arena(seed: int, workers: int, parent: Path | None = None, flags: tuple[str, ...] = ()) -> AsyncIterator[Arena]:
+async def arena(
+    seed: int, workers: int, parent: Path | None = None, flags: tuple[str, ...] = ()
+) -> AsyncIterator[Arena]:
     """In a directory of its own, which stays when the arena is marked (`keep`)."""
     base = Path(tempfile.mkdtemp(prefix="wa-faults-", dir=parent))
     made = Arena(base, seed, Server(base / "server", workers, flags))
     try:
         yield made
     finally:
-        await made.close()
+        try:
+            await made.close()
+        finally:
+            made.stack.close()
         if not made.keep:
             shutil.rmtree(base)

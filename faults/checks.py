@@ -11,6 +11,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from faults.history import Device, Envelope, History, Row
 from wa._fastpath.mailbox import Op
@@ -24,11 +25,11 @@ TOLD = (State.ACCEPTED, State.DELIVERED, State.READ)
 
 @dataclass(frozen=True)
 class Violation:
-    """`token` names the message whose story explains it; empty when there is none."""
+    """`tokens`: the messages whose stories explain it."""
 
     rule: str
     what: str
-    token: str = ""
+    tokens: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.what}"
@@ -42,10 +43,11 @@ def lost(history: History) -> Iterator[Violation]:
             message = sender.sent[envelope.message]
             recipient = history.devices.get(envelope.recipient)
             if recipient is None:
-                yield Violation("lost", f"{message.token} went to {_name(envelope.recipient)}: nobody", message.token)
+                where = _name(envelope.recipient)
+                yield Violation("lost", f"{message.token} went to {where}, which is nobody", (message.token,))
             elif not _has(recipient, message):
                 told = f"was told {envelope.state.name.lower()} and is not at {recipient.name}"
-                yield Violation("lost", f"{message.token} {told}", message.token)
+                yield Violation("lost", f"{message.token} {told}", (message.token,))
         yield from _lost_by_journal(history, sender)
 
 
@@ -53,12 +55,12 @@ def _lost_by_journal(history: History, sender: Device) -> Iterator[Violation]:
     """Told "accepted" before a crash, and the sender's own store does not know."""
     states = {row.id: row for row in sender.sent.values()}
     for id_, told in sender.told_states.items():
-        best = max(state for _, state in told)
+        best = max(told)
         message = states.get(id_)
         if message is None:
             yield Violation("lost", f"{sender.name} was told {best.name.lower()} of {id_}, which its store never had")
         elif best in TOLD and not any(_has(device, message) for device in history.of_number(message.peer)):
-            yield Violation("lost", f"{message.token} was told {best.name.lower()} and is nowhere", message.token)
+            yield Violation("lost", f"{message.token} was told {best.name.lower()} and is nowhere", (message.token,))
 
 
 def _has(device: Device, message: Row) -> bool:
@@ -76,15 +78,15 @@ def pending(history: History) -> Iterator[Violation]:
             if envelope.state not in (State.DELIVERED, State.READ):
                 token = sender.sent[envelope.message].token if envelope.message is not None else ""
                 state = _state(envelope.state, envelope.reason)
-                yield Violation("pending", f"{token} to {_name(envelope.recipient)} ended {state}", token)
+                yield Violation("pending", f"{token} to {_name(envelope.recipient)} ended {state}", (token,))
         for message in sender.sent.values():
             if message.state not in (State.DELIVERED, State.READ):
                 state = _state(message.state, message.reason)
-                yield Violation("pending", f"{message.token} of {sender.name} ended {state}", message.token)
+                yield Violation("pending", f"{message.token} of {sender.name} ended {state}", (message.token,))
             there = {envelope.recipient for envelope in by_message.get(message.row, ())}
             for device in [*history.of_number(message.peer), *history.of_number(sender.number)]:
                 if device is not sender and device.address not in there:
-                    yield Violation("pending", f"{message.token} was never sent to {device.name}", message.token)
+                    yield Violation("pending", f"{message.token} was never sent to {device.name}", (message.token,))
 
 
 def _state(state: State, reason: int) -> str:
@@ -96,7 +98,7 @@ def doubled(history: History) -> Iterator[Violation]:
         for token, rows in device.shown_by_token.items():
             if len(rows) > 1:
                 places = [f"row {row.row} id {row.id}" for row in rows]
-                yield Violation("doubled", f"{token} is {len(rows)} times at {device.name}: {places}", token)
+                yield Violation("doubled", f"{token} is {len(rows)} times at {device.name}: {places}", (token,))
         seen: dict[tuple[int, str], int] = {}
         rows_of: dict[str, int] = {}
         for told in device.told:
@@ -105,9 +107,9 @@ def doubled(history: History) -> Iterator[Violation]:
             token, row = told.fields["token"], told.fields["row"]
             seen[told.life, token] = seen.get((told.life, token), 0) + 1
             if seen[told.life, token] > 1:
-                yield Violation("doubled", f"{token} was shown twice in one life of {device.name}", token)
+                yield Violation("doubled", f"{token} was shown twice in one life of {device.name}", (token,))
             if rows_of.setdefault(token, row) != row:
-                yield Violation("doubled", f"{token} was shown as two messages at {device.name}", token)
+                yield Violation("doubled", f"{token} was shown as two messages at {device.name}", (token,))
 
 
 def invented(history: History) -> Iterator[Violation]:
@@ -120,24 +122,23 @@ def invented(history: History) -> Iterator[Violation]:
                 continue
             sender, message = written.get(row.token, (None, None))
             if sender is None or message is None:
-                yield Violation("invented", f"{row.token[:40]} at {device.name} was never written", row.token[:40])
+                yield Violation("invented", f"{row.token[:40]} at {device.name} was never written", (row.token[:40],))
                 continue
             peer = sender.number if row.direction is Direction.RECEIVED else message.peer
             if row.text != message.text or row.sender != sender.address or row.peer != peer:
-                yield Violation("invented", f"{row.token} at {device.name} is not as it was written", row.token)
+                yield Violation("invented", f"{row.token} at {device.name} is not as it was written", (row.token,))
 
 
 def falling(history: History) -> Iterator[Violation]:
     for device in history.devices.values():
         rows = {row.id: row for row in device.sent.values()}
-        for id_, told in device.told_states.items():
-            states = [state for _, state in told]
+        for id_, states in device.told_states.items():
             token = rows[id_].token if id_ in rows else ""
-            if any(later <= earlier for earlier, later in zip(states, states[1:], strict=False)):
+            if any(later <= earlier for earlier, later in pairwise(states)):
                 names = " ".join(state.name.lower() for state in states)
-                yield Violation("falling", f"{token} of {device.name} was told {names}", token)
+                yield Violation("falling", f"{token} of {device.name} was told {names}", (token,))
             if id_ in rows and rows[id_].state < max(states):
-                yield Violation("falling", f"{token} of {device.name} fell below {max(states).name.lower()}", token)
+                yield Violation("falling", f"{token} of {device.name} fell below {max(states).name.lower()}", (token,))
 
 
 def order(history: History) -> Iterator[Violation]:
@@ -160,10 +161,10 @@ def _order(sender: Device, recipient: Device, priority: int) -> Iterator[Violati
         for row in recipient.shown
         if row.sender == sender.address and PRIORITY[Kind(row.kind)] == priority and row.token in place
     ]
-    for before, after in zip(came, came[1:], strict=False):
+    for before, after in pairwise(came):
         if place[after.token] < place[before.token]:
             what = f"{sender.name} wrote {after.token} before {before.token}, {recipient.name} got it after"
-            yield Violation("order", what, after.token)
+            yield Violation("order", what, (after.token, before.token))
 
 
 def unreadable(history: History) -> Iterator[Violation]:

@@ -30,4 +30,4 @@ def acknowledge_early(rng: random.Random) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
         committing_first(link, connection, outbox, items, seqs)
 
-    Link._take = take  # type: ignore[method-assign]
+    Link._take = take  # type: ignore[method-assign, assignment]

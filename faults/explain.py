@@ -1,4 +1,4 @@
-"""The story of one message: what its sender, its recipients and (where it traced) the server recorded of it."""
+"""The story of one message: what its sender, its recipients and the server's trace recorded of it, in order of time."""
 
 from pathlib import Path
 
@@ -7,6 +7,8 @@ from wa.client.events import State
 from wa.errors import LocalError
 from wa.runtime.trace import Step, steps
 
+Line = tuple[int, str]  # Unix microseconds, 0 for what has no time
+
 
 def story(history: History, token: str, ring_dirs: list[Path]) -> list[str]:
     """Lines for people; no text of the message beyond its token."""
@@ -14,22 +16,22 @@ def story(history: History, token: str, ring_dirs: list[Path]) -> list[str]:
     if found is None:
         return [f"  nobody wrote {token!r}"]
     sender, message = found
-    lines = [f"  {token} is message {message.id:x} of {sender.name}, {len(message.text)} characters to {message.peer}"]
-    for envelope in sender.envelopes:
-        if envelope.message == message.row:
-            to = history.devices.get(envelope.recipient)
-            name = to.name if to is not None else f"{envelope.recipient:x}"
-            state = envelope.state.name.lower()
-            lines.append(f"  envelope {envelope.seq} id {envelope.id:x} to {name}: {state} {envelope.reason or ''}")
-    lines += [f"  {sender.name}'s life {life} was told {state.name.lower()}" for life, state in _told(sender, message)]
+    envelopes = [envelope for envelope in sender.envelopes if envelope.message == message.row]
+    head = [f"  {token} is message {message.id:x} of {sender.name}, {len(message.text)} characters to {message.peer}"]
+    for envelope in envelopes:
+        state = envelope.state.name.lower()
+        name = _name(history, envelope.recipient)
+        head.append(f"    envelope {envelope.seq}, id {envelope.id:x}, to {name}: {state} {envelope.reason or ''}")
     for device in history.devices.values():
-        lines += [f"  {device.name} has it in row {row.row}" for row in device.shown_by_token.get(token, ())]
-        for told in device.told:
-            if told.fields.get("token") == token:
-                lines.append(f"  {device.name}'s life {told.life} was given it ({told.what}, entry {told.at})")
-    ids = {envelope.id for envelope in sender.envelopes if envelope.message == message.row}
-    lines += [_step(step, history) for step in traced(ring_dirs, ids)]
-    return lines
+        head += [f"    {device.name} has it in row {row.row}" for row in device.shown_by_token.get(token, ())]
+    lines = [_step(step, history) for step in traced(ring_dirs, {envelope.id for envelope in envelopes})]
+    lines += [line for device in history.devices.values() for line in _told(device, sender, message)]
+    return head + [f"    {at_us / 1e6:.6f} {text}" for at_us, text in sorted(lines)]
+
+
+def _name(history: History, address: int) -> str:
+    device = history.devices.get(address)
+    return device.name if device is not None else f"{address:x}"
 
 
 def _written(history: History, token: str) -> tuple[Device, Row] | None:
@@ -40,23 +42,39 @@ def _written(history: History, token: str) -> tuple[Device, Row] | None:
     return None
 
 
-def _told(sender: Device, message: Row) -> list[tuple[int, State]]:
-    return list(sender.told_states.get(message.id, ()))
+def _told(device: Device, sender: Device, message: Row) -> list[Line]:
+    """What the device was told of the message, and around it: its lives and connections."""
+    about = [
+        told
+        for told in device.told
+        if told.fields.get("token") == message.token
+        or (device is sender and told.what == "receipt" and told.fields["id"] == message.id)
+    ]
+    if not about:
+        return []
+    begin, end = about[0].at_us - 3_000_000, about[-1].at_us + 500_000
+    lines = []
+    for told in device.told:
+        if told in about:
+            what = told.what if told.what != "receipt" else State(told.fields["state"]).name.lower()
+            lines.append((told.at_us, f"{device.name} was told {what}"))
+        elif told.what in ("born", "connected", "disconnected") and begin < told.at_us < end:
+            lines.append((told.at_us, f"{device.name} {told.what} {told.fields}"))
+    return lines
 
 
 def traced(ring_dirs: list[Path], ids: set[int]) -> list[Step]:
     """The recorded stages of these envelopes, over all lives of the workers."""
-    found: list[Step] = []
+    found: set[Step] = set()  # a ring is kept under several names
     for directory in ring_dirs:
         try:
             for id_ in ids:
-                found += steps(directory, id_)
+                found.update(steps(directory, id_))
         except LocalError:
-            continue  # that life was not traced
+            continue  # nothing was traced there
     return sorted(found)
 
 
-def _step(step: Step, history: History) -> str:
-    to = history.devices.get(step.recipient)
-    where = to.name if to is not None else f"{step.recipient:x}"
-    return f"  {step.time_us / 1e6:.6f} worker {step.worker}, for {where}: {step.stage} {step.detail}"
+def _step(step: Step, history: History) -> Line:
+    detail = f" ({step.detail})" if step.detail else ""
+    return step.time_us, f"worker {step.worker}: {step.stage}{detail}, for {_name(history, step.recipient)}"

@@ -32,6 +32,7 @@ class Row:
     text: str
     state: State
     reason: int
+    sent_ms: int
 
     @property
     def token(self) -> str:
@@ -54,9 +55,9 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Told:
-    """One entry of a journal, in order."""
+    """One entry of a journal, in order.  at_us: Unix microseconds."""
 
-    at: int
+    at_us: int
     life: int
     what: str
     fields: dict[str, Any]
@@ -94,12 +95,12 @@ class Device:
         return found
 
     @cached_property
-    def told_states(self) -> dict[int, list[tuple[int, State]]]:
-        """Message id -> (life, state) as it was told, in order."""
-        found: dict[int, list[tuple[int, State]]] = {}
+    def told_states(self) -> dict[int, list[State]]:
+        """Message id -> its states as they were told, in order, over all lives."""
+        found: dict[int, list[State]] = {}
         for told in self.told:
             if told.what == "receipt":
-                found.setdefault(told.fields["id"], []).append((told.life, State(told.fields["state"])))
+                found.setdefault(told.fields["id"], []).append(State(told.fields["state"]))
         return found
 
 
@@ -128,9 +129,20 @@ def _device(person: Person) -> Device:
             raise LookupError(f"{person.name} is not registered")
         device = Device(person.name, int.from_bytes(found[0], "big"))
         device.rows = [
-            Row(row, format_number(peer), sender, unsigned(id_), Direction(way), kind, str(body), State(state), reason)
-            for row, peer, sender, id_, way, kind, body, state, reason in db.execute(
-                "SELECT row, peer, sender, id, direction, kind, body, state, reason FROM messages ORDER BY row"
+            Row(
+                row=row,
+                peer=format_number(peer),
+                sender=sender,
+                id=unsigned(id_),
+                direction=Direction(direction),
+                kind=kind,
+                text=str(body),
+                state=State(state),
+                reason=reason,
+                sent_ms=sent_ms,
+            )
+            for row, peer, sender, id_, direction, kind, body, state, reason, sent_ms in db.execute(
+                "SELECT row, peer, sender, id, direction, kind, body, state, reason, sent_ms FROM messages ORDER BY row"
             )
         ]
         device.envelopes = [
@@ -149,6 +161,5 @@ def _device(person: Person) -> Device:
 
 def _told(path: Path) -> list[Told]:
     return [
-        Told(at, life, entry["what"], {key: value for key, value in entry.items() if key != "what"})
-        for at, (life, entry) in enumerate(journal.read(path))
+        Told(entry.pop("at_us"), life, entry.pop("what"), entry) for life, entry in journal.read(path)
     ]

@@ -6,6 +6,7 @@ begins on a line of its own.  No fsync: a kill does not lose what the kernel has
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ class Journal:
         self.tell("born", pid=os.getpid())
 
     def tell(self, what: str, **fields: Any) -> None:
-        os.write(self._fd, json.dumps({"what": what, **fields}).encode() + b"\n")
+        os.write(self._fd, json.dumps({"what": what, "at_us": time.time_ns() // 1_000, **fields}).encode() + b"\n")
 
 
 def read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

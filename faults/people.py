@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import random
 import signal
 import sqlite3
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 from faults import journal
 from faults.server import ROOT, Server
-from wa.client.events import State
+from wa.client.events import Direction, State
 from wa.runtime.process import die_with_parent
 
 STOP_S_MAX = 20.0
@@ -24,16 +23,23 @@ class PersonFailed(Exception):
     """A client process ended by itself: a fault of the SDK or of the harness."""
 
 
-@dataclass
-class Waiting:
-    """What a client's store still waits for."""
+@dataclass(frozen=True)
+class Stored:
+    """Counts of a client's store: drafts, envelopes by how far they are, and messages of others that it shows."""
 
-    drafts: int
-    pending: int  # envelopes without an answer
-    accepted: int  # envelopes that are not known to be delivered
+    drafts: int = 0
+    pending: int = 0  # envelopes without an answer
+    accepted: int = 0
+    delivered: int = 0
+    shown: int = 0
 
-    def __str__(self) -> str:
-        return f"{self.drafts} drafts, {self.pending} unanswered, {self.accepted} undelivered"
+    @property
+    def unanswered(self) -> int:
+        return self.drafts + self.pending
+
+    @property
+    def answered(self) -> int:
+        return self.accepted + self.delivered
 
 
 @dataclass
@@ -46,6 +52,7 @@ class Person:
     directory: Path
     peers: list[str]
     early_ack: bool = False
+    port: int = 0  # of a proxy; 0: straight to the server
     pid: int = 0  # 0 while there is no process
     lives: int = 0
     killed: bool = False  # in this life, by the harness
@@ -71,6 +78,11 @@ class Person:
         self.going = going
         self.do("go" if going else "quiet")
 
+    def write_to(self, numbers: list[str]) -> None:
+        """Whom it writes to from now on."""
+        self.peers = numbers
+        self.do("peers", numbers=numbers)
+
     def signal(self, number: signal.Signals) -> None:
         if self.pid > 0:
             self.killed = self.killed or number is signal.SIGKILL
@@ -80,7 +92,7 @@ class Person:
         """Whether its journal has such an entry, of any life."""
         return any(entry["what"] == what for _, entry in journal.read(self.directory / journal.NAME))
 
-    def waiting(self) -> Waiting | None:
+    def stored(self) -> Stored | None:
         """Read from outside.  None while the store is not there yet, or busy."""
         try:
             db = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=0.2)
@@ -88,13 +100,14 @@ class Person:
             return None
         try:
             (drafts,) = db.execute("SELECT count(*) FROM drafts").fetchone()
-            query = "SELECT count(*) FILTER (WHERE state = ?), count(*) FILTER (WHERE state = ?) FROM outbox"
-            pending, accepted = db.execute(query, (State.PENDING, State.ACCEPTED)).fetchone()
+            states = dict(db.execute("SELECT state, count(*) FROM outbox GROUP BY state").fetchall())
+            (shown,) = db.execute("SELECT count(*) FROM messages WHERE direction = ?", (Direction.RECEIVED,)).fetchone()
         except sqlite3.OperationalError:
             return None
         finally:
             db.close()
-        return Waiting(drafts, pending, accepted)
+        delivered = states.get(State.DELIVERED, 0) + states.get(State.READ, 0)
+        return Stored(drafts, states.get(State.PENDING, 0), states.get(State.ACCEPTED, 0), delivered, shown)
 
 
 class People:
@@ -165,7 +178,7 @@ class People:
             "directory": str(person.directory),
             "number": person.number,
             "mode": "add" if person.device > 1 else "replace",
-            "server": f"127.0.0.1:{self.server.port}",
+            "server": f"127.0.0.1:{person.port or self.server.port}",
             "root_key": self.server.root_key,
             "codes": str(self.server.codes),
             "control": str(self._control),

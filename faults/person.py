@@ -3,7 +3,7 @@
 It is killed at any moment; what must survive is in its store (`account.db`) and its journal.  A text begins
 with a token, which no two messages share: "<name>.<process id>.<count>".  Commands come over the harness's
 Unix socket, one JSON line each: {"do": "go"}  {"do": "quiet"}  {"do": "burst", "to": …, "n": …, "size": …}
-{"do": "stop"}.
+{"do": "peers", "numbers": […]}  {"do": "stop"}.
 """
 
 import asyncio
@@ -78,6 +78,7 @@ class Person:
         directory.mkdir(parents=True, exist_ok=True)
         self.journal = Journal(directory / NAME)
         self.going = asyncio.Event()
+        self.peers = settings.peers
         self.count = 0
         self.passed = 0
 
@@ -139,6 +140,8 @@ class Person:
                     for _ in range(command["n"]):
                         await client.send(command["to"], self._text(command["size"]))
                         await asyncio.sleep(0)
+                case "peers":
+                    self.peers = command["numbers"]
                 case "stop":
                     return
                 case unknown:
@@ -160,7 +163,7 @@ class Person:
             for _ in range(self.random.choice((1, 1, 1, 2, 5))):
                 (size,) = self.random.choices(SIZES, WEIGHTS)
                 kind = self.random.choice(KINDS)
-                await client.send(self.random.choice(self.settings.peers), self._text(size), kind=kind)
+                await client.send(self.random.choice(self.peers), self._text(size), kind=kind)
 
     # --- what we are told ---
 

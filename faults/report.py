@@ -51,7 +51,7 @@ def show(outcomes: list[Outcome], seed: int) -> None:
         for violation in outcome.violations[:SHOWN_MAX]:
             console.print(f"[red]{outcome.name}, seed {seed}:[/] ", end="")
             console.print(str(violation), markup=False)
-            for line in outcome.stories.get(violation.token, ()):
+            for line in (line for token in violation.tokens for line in outcome.stories.pop(token, ())):
                 console.print(line, markup=False)
         if len(outcome.violations) > SHOWN_MAX:
             console.print(f"… and {len(outcome.violations) - SHOWN_MAX} more")

@@ -17,7 +17,7 @@ from typing import Any
 
 from wa import limits
 from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op
+from wa._fastpath.mailbox import Op, What
 from wa.errors import LocalError
 from wa.runtime.operator_socket import NAME, ask
 from wa.runtime.process import die_with_parent
@@ -26,6 +26,7 @@ from wa.storage.layout import open_layout
 START_S_MAX = 60.0
 STOP_S_MAX = 40.0
 RINGS_KEPT = 200  # kills
+ARENA = 64 << 20  # bytes: a full mailbox of the largest envelopes
 READY = re.compile(rb"ready: 127\.0\.0\.1:(\d+), ")
 ROOT = Path(__file__).parent.parent
 
@@ -57,13 +58,14 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-def rss_bytes(pid: int) -> int:
-    """Resident memory; 0 when the process is gone."""
+def anonymous_bytes(pid: int) -> int:
+    """Resident memory of its own, without the pages of mapped files; 0 when the process is gone."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (FileNotFoundError, ProcessLookupError, IndexError):
+        text = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    found = re.search(r"^RssAnon:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 @dataclass
@@ -119,7 +121,7 @@ class Server:
         """True once every worker serves; False when it ended before.  Raises ServerFailed after START_S_MAX."""
         command = [sys.executable, "-m", "wa.cli.main", "serve", "--data-dir", str(self.data_dir)]
         command += ["--listen", f"127.0.0.1:{self.port}", "--workers", str(self.workers)]
-        command += ["--code-transport", f"file:{self.codes}", "--log-format", "json", *self.flags]
+        command += ["--code-transport", f"file:{self.codes}", "--log-format", "json", "--trace", *self.flags]
         harness = os.getpid()
         self.ready_at = 0.0
         self.was_ready = False
@@ -232,6 +234,9 @@ class Server:
                 events.append(json.loads(line))
         return events
 
+    def event_names(self) -> set[str]:
+        return {event["event"] for event in self.log_events()}
+
     def log_end(self) -> str:
         return self.log_path.read_text()[-2_000:] if self.log_path.exists() else "(no log)"
 
@@ -239,13 +244,18 @@ class Server:
         return sorted(self.data_dir.glob("g*/w*/mail"))
 
     def left(self) -> list[Op]:
-        """Envelopes and receipts that a stopped server still holds."""
+        """Envelopes and receipts that a stopped server still holds; of damaged ones only recipient and seq."""
         open_layout(self.data_dir, self._workers_on_disk()).close()  # removes the leftovers of a move that was cut
         rows: list[Op] = []
         for path in self.mailbox_paths():
             store = LmdbMailStore(path)
-            for recipient, priority in sorted({key[:2] for key in store.census()}):
-                rows += store.read(recipient, priority, count_max=limits.MAILBOX_ENVELOPES_MAX)
+            keys = store.census()
+            readable = set()
+            for recipient, priority in sorted({key[:2] for key in keys}):
+                for row in store.read(recipient, priority, count_max=limits.MAILBOX_ENVELOPES_MAX, arena_bytes=ARENA):
+                    readable.add((recipient, priority, row.seq))
+                    rows.append(row)
+            rows += [Op(What.PUT, recipient=key[0], seq=key[2]) for key in keys if key not in readable]
             for owner in sorted({key[0] for key in store.receipt_census()}):
                 rows += store.read_receipts(owner)
             store.close()

@@ -86,7 +86,7 @@ class Zygote:
             status = 0
         finally:
             if status:
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.excepthook(*sys.exc_info())
             os._exit(status)
 
     def _reap(self) -> None:
