@@ -95,6 +95,23 @@ def test_a_cut_in_the_middle_of_a_record(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+def test_writing_goes_on_while_the_connection_ends(tmp_path: Path) -> None:
+    """At every turn of the event loop, so also between the end of the reading and the end of its task group."""
+
+    async def scenario(world: World) -> None:
+        await world.register(ALICE)
+        async with world.client(ALICE) as alice:
+            await alice.connected()
+            world.server.faults.cut_after_frames = 0
+            count = 0
+            while not isinstance(alice.status, Disconnected):
+                count += 1
+                assert (await alice.send(f"+1555124{count:04}", "hello")).state is State.PENDING
+                await asyncio.sleep(0)
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.parametrize("code", [Code.TRY_LATER, Code.MAILBOX_FULL])
 def test_refused_for_now_is_sent_again_in_order(tmp_path: Path, code: Code) -> None:
     async def scenario(world: World) -> None:

@@ -12,7 +12,7 @@ A link is made for each connection and thrown away with it.  The tasks of a link
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from wa import limits
 from wa.client.account import Account
@@ -127,7 +127,7 @@ class Link:
     async def _serve(self, connection: Connection, ready: frames.Ready) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                self._outbox = Outbox(
+                outbox = self._outbox = Outbox(
                     self._account,
                     self._sealer,
                     connection,
@@ -139,12 +139,15 @@ class Link:
                 self._after_seqs(0)
                 self._publish([Connected(ready.queued)], False)
                 self._read_wanted.set()
-                group.create_task(connection.keep_alive())
-                group.create_task(self._keep_keys(connection))
-                group.create_task(self._ask_status(connection))
-                group.create_task(self._keep_read_told(connection))
-                self._outbox.wake()
-                await self._read(connection, self._outbox)
+                for part in (
+                    connection.keep_alive(),
+                    self._keep_keys(connection),
+                    self._ask_status(connection),
+                    self._keep_read_told(connection),
+                ):
+                    group.create_task(_closing(outbox, part))
+                outbox.wake()
+                await _closing(outbox, self._read(connection, outbox))
         except BaseExceptionGroup as failures:
             lost = _expected(failures)
             if lost is None:
@@ -331,6 +334,16 @@ def _receipt(recipient: int, envelope_id: int, state: State, code: int = 0) -> R
     if not is_device_address(recipient):
         raise RemoteError(Code.PROTOCOL_ERROR, "a receipt of something that is no device")
     return Receipt(recipient, envelope_id, state, code if code_of(code) is not None else Code.OK)
+
+
+async def _closing(outbox: Outbox, part: Coroutine[None, None, None]) -> None:
+    """Runs a part of the link.  When it fails the group ends, and the outbox must not start tasks in it any more,
+    though the application may go on calling `Client.send` before the group has ended."""
+    try:
+        await part
+    except BaseException:
+        outbox.close()
+        raise
 
 
 def _expected(failures: BaseExceptionGroup[BaseException]) -> ConnectionLost | RemoteError | None:

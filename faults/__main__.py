@@ -1,0 +1,104 @@
+"""python -m faults …"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from faults import report
+from faults.control import control as run_control
+from faults.corrupt import corrupt as run_corrupt
+from faults.cuts import cuts as run_cuts
+from faults.disk_full import disk_full as run_disk_full
+from faults.kills import kills as run_kills
+from faults.report import Outcome
+from faults.slow_reader import slow_reader as run_slow_reader
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+Run = Coroutine[None, None, Outcome]
+Rounds = Annotated[int, typer.Option(min=1, help="How many times something is killed.")]
+Seed = Annotated[int, typer.Option(help="Decides the faults; printed with every run.")]
+Directory = Annotated[Path | None, typer.Option("--dir", help="Where server and clients keep their files.")]
+
+
+@app.callback()
+def harness() -> None:
+    """Real processes under real faults."""
+
+
+@app.command()
+def kills(*, rounds: Rounds = 100, seed: Seed = 1, directory: Directory = None) -> None:
+    """kill -9 of workers, supervisor and clients at random moments."""
+    end([counted("kills", rounds, seed, partial(run_kills, rounds, seed, directory))], seed)
+
+
+@app.command()
+def disk_full(*, seed: Seed = 1, directory: Directory = None) -> None:
+    """The data directory's file system is full, and later it is not."""
+    end([asyncio.run(run_disk_full(seed, directory))], seed)
+
+
+@app.command()
+def proxy(
+    *,
+    incidents: Annotated[int, typer.Option(min=1, help="Connections that meet with trouble.")] = 60,
+    seed: Seed = 1,
+    directory: Directory = None,
+) -> None:
+    """TCP cut in the middle of a record, stalled, dribbled, half closed."""
+    end([counted("TCP cuts", incidents, seed, partial(run_cuts, incidents, seed, directory))], seed)
+
+
+@app.command()
+def slow_reader(
+    *,
+    seconds: Annotated[float, typer.Option(help="How long the client does not read.")] = 30.0,
+    seed: Seed = 1,
+    directory: Directory = None,
+) -> None:
+    """A client that stops reading while others keep talking."""
+    end([asyncio.run(run_slow_reader(seconds, seed, directory))], seed)
+
+
+@app.command()
+def corrupt(*, seed: Seed = 1, directory: Directory = None) -> None:
+    """One byte of a stored envelope changes while the server is down."""
+    end([asyncio.run(run_corrupt(seed, directory))], seed)
+
+
+@app.command()
+def control(*, seed: Seed = 1, directory: Directory = None) -> None:
+    """Negative control: a client that acknowledges before its commit must be caught."""
+    end([asyncio.run(run_control(seed, directory))], seed)
+
+
+@app.command("all")
+def everything(*, rounds: Rounds = 100, seed: Seed = 1, directory: Directory = None) -> None:
+    """Every scenario once."""
+    outcomes = [
+        counted("kills", rounds, seed, partial(run_kills, rounds, seed, directory)),
+        asyncio.run(run_disk_full(seed, directory)),
+        counted("TCP cuts", 60, seed, partial(run_cuts, 60, seed, directory)),
+        asyncio.run(run_slow_reader(30.0, seed, directory)),
+        asyncio.run(run_corrupt(seed, directory)),
+        asyncio.run(run_control(seed, directory)),
+    ]
+    end(outcomes, seed)
+
+
+def counted(what: str, total: int, seed: int, run: Callable[[Callable[[int], None]], Run]) -> Outcome:
+    with report.counting(f"{what}, seed {seed}", total) as progress:
+        return asyncio.run(run(progress))
+
+
+def end(outcomes: list[Outcome], seed: int) -> None:
+    report.show(outcomes, seed)
+    sys.exit(0 if all(outcome.is_good for outcome in outcomes) else 1)
+
+
+if __name__ == "__main__":
+    app()

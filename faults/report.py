@@ -1,0 +1,69 @@
+"""What a scenario found, the table at the end, and progress on the way."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from faults.checks import Violation
+
+console = Console(highlight=False)
+SHOWN_MAX = 10
+
+
+@dataclass
+class Outcome:
+    """skipped: why it could not run here.  kept: the directory with everything, after a violation."""
+
+    name: str
+    violations: list[Violation] = field(default_factory=list)
+    facts: dict[str, object] = field(default_factory=dict)
+    stories: dict[str, list[str]] = field(default_factory=dict)  # token -> lines
+    kept: Path | None = None
+    skipped: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        return not self.violations
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function that takes how many are done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def show(outcomes: list[Outcome], seed: int) -> None:
+    for outcome in outcomes:
+        for violation in outcome.violations[:SHOWN_MAX]:
+            console.print(f"[red]{outcome.name}, seed {seed}:[/] ", end="")
+            console.print(str(violation), markup=False)
+            for line in (line for token in violation.tokens for line in outcome.stories.pop(token, ())):
+                console.print(line, markup=False)
+        if len(outcome.violations) > SHOWN_MAX:
+            console.print(f"… and {len(outcome.violations) - SHOWN_MAX} more")
+        if outcome.kept is not None:
+            console.print(f"everything that was recorded is in {outcome.kept}")
+    table = Table(title=f"Real faults, seed {seed}", title_justify="left")
+    for column in ("scenario", "result", "what happened"):
+        table.add_column(column)
+    for outcome in outcomes:
+        if outcome.skipped:
+            table.add_row(outcome.name, "[yellow]skipped", outcome.skipped)
+            continue
+        result = "[green]holds" if outcome.is_good else f"[red]{len(outcome.violations)} violations"
+        table.add_row(outcome.name, result, ", ".join(f"{name} {value}" for name, value in outcome.facts.items()))
+    console.print(table)
