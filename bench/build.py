@@ -1,7 +1,7 @@
 """The release build that every figure is measured with: build/bench/, beside the debug build of the tests.
 
-`python -m bench` calls `enter`, which builds what is out of date and starts itself anew from there, so that no figure can
-come from a build with assertions.  Nothing here imports a compiled module.
+`python -m bench` calls `enter`, which builds what is out of date and starts itself anew from there, so that no
+figure can come from a build with assertions.  Nothing here imports a compiled module.
 """
 
 import os
@@ -29,7 +29,9 @@ def enter(argv: list[str]) -> None:
 
 def build(built: Path) -> None:
     """Compiles what is out of date and mirrors the Python files.  Raises SystemExit with the compiler's words."""
-    print("bench: bringing the release build up to date (a minute or two when everything changed)", file=sys.stderr)
+    print(
+        "bench: bringing the release build up to date (a minute or two when everything changed)", file=sys.stderr
+    )
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(built)]
     command += ["--build-temp", "build/bench-objects"]
     environment = dict(os.environ, WA_BENCH="1", WA_DEBUG="0")
@@ -51,9 +53,10 @@ def mirror(source: Path, target: Path) -> None:
     for path in target.rglob("*"):
         if path.suffix in COPIED and path.relative_to(target) not in wanted:
             path.unlink()
-        if path.suffix == ".so" and not (source / path.relative_to(target)).with_name(
-            path.name.split(".")[0] + ".pyx"
-        ).exists():
+        if (
+            path.suffix == ".so"
+            and not (source / path.relative_to(target)).with_name(path.name.split(".")[0] + ".pyx").exists()
+        ):
             path.unlink()
 
 

@@ -88,7 +88,7 @@ class Child:
         os.waitpid(self.pid, 0)
 
 
-def serve_calls(connection: "Connection[Any, Any]", target: object, idle: Callable[[], None]) -> None:
+def serve_calls(connection: "Connection[Any, Any]", target: object, idle: Callable[[], object]) -> None:
     """The child's side: calls methods of `target`; `idle` runs between calls and returns when one may be there."""
     while True:
         while not connection.poll(0):

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
 from bench._load.fleet import NO_BOUND, Fleet
-from bench.addresses import U32, U64, KeyPool, key_index
+from bench.addresses import U32, U64, key_index
 from bench.children import Child, serve_calls
+from bench.crowd import Crowd
 from bench.histogram import Histogram
 from bench.kernel import Cpu, cpu_of
-from bench.streams import Streams
 
 STALL_S = 20.0  # nothing heard for so long while something is under way: the run failed
 COUNTED = (
@@ -35,6 +37,8 @@ COUNTED = (
     "retries",
     "login_failures",
 )
+PROGRESS = ("live", "dropped", "received", "retries")
+PUBLISH_S = 0.5
 FAULTS = ("refused", "duplicates", "gaps", "bad_bodies", "bad_receipts", "dropped", "login_failures")
 
 
@@ -46,8 +50,8 @@ class Load:
     wall_s: float = 0.0
     drained: bool = True
     counts: dict[str, int] = field(default_factory=dict)
-    server_cpu: Cpu = Cpu()
-    generator_cpu: Cpu = Cpu()
+    server_cpu: Cpu = field(default_factory=Cpu)
+    generator_cpu: Cpu = field(default_factory=Cpu)
     to_recipient: Histogram = field(default_factory=Histogram.empty)
     to_receipt: Histogram = field(default_factory=Histogram.empty)
     login: Histogram = field(default_factory=Histogram.empty)
@@ -60,8 +64,9 @@ class Load:
 class Generator:
     """In the child.  Fleets by name; methods are the commands."""
 
-    def __init__(self, connection: "Connection[Any, Any]", pool: KeyPool, streams: Streams) -> None:
-        self._connection, self._pool, self._streams = connection, pool, streams
+    def __init__(self, connection: "Connection[Any, Any]", crowd: Crowd, progress: U64) -> None:
+        self._connection, self._pool, self._streams = connection, crowd.pool, crowd.streams
+        self._progress = progress
         self._fleets: dict[str, Fleet] = {}
 
     def idle(self) -> None:
@@ -97,13 +102,27 @@ class Generator:
     def down(self, fleet: str, first: int, n: int) -> None:
         self._fleets[fleet].down(first, n)
 
-    def login(self, fleet: str, seconds: float, concurrent: int, pids: list[int], upto: int | None = None) -> Load:
-        meter = _Meter(self._fleets[fleet], pids)
-        done = self._fleets[fleet].login(seconds, concurrent, upto)
-        return meter.load(meter.elapsed(), done)
+    def login(
+        self, fleet: str, *, seconds: float, concurrent: int, pids: list[int], upto: int | None = None
+    ) -> Load:
+        made = self._fleets[fleet]
+        lines = made.counts()["lines"] if upto is None else upto
+        meter = _Meter(made, pids)
+        done = False
+        while not done and meter.elapsed() < seconds:
+            done = made.login_chunk(concurrent, lines)
+            self._publish(made)
+        return meter.load(meter.elapsed(), made.counts()["live"] >= lines)
 
     def run(
-        self, fleet: str, seconds: float, window: int, pids: list[int], per_sender: int = NO_BOUND, one_tick: bool = False
+        self,
+        fleet: str,
+        *,
+        seconds: float,
+        window: int,
+        pids: list[int],
+        per_sender: int = NO_BOUND,
+        one_tick: bool = False,
     ) -> Load:
         """Closed loop; see Fleet.run."""
         made = self._fleets[fleet]
@@ -112,13 +131,29 @@ class Generator:
         took = made.run(seconds)
         return meter.load(took, made.drain(STALL_S))
 
-    def run_rate(self, fleet: str, seconds: float, rate: float, window: int, pids: list[int], spin: bool) -> Load:
+    def run_rate(
+        self, fleet: str, *, seconds: float, rate: float, window: int, pids: list[int], spin: bool
+    ) -> Load:
         """Open loop; see Fleet.run_rate."""
         made = self._fleets[fleet]
         made.begin(window)
         meter = _Meter(made, pids)
-        took = made.run_rate(rate, seconds, spin)
+        took = 0.0
+        while took < seconds:  # in pieces, so that progress shows
+            took += made.run_rate(rate, min(PUBLISH_S, seconds - took), spin)
+            self._publish(made)
         return meter.load(took, made.drain(STALL_S))
+
+    def wait_for(self, fleet: str, *, received: int, delivered: int, pids: list[int]) -> Load:
+        """Logs everyone in and waits until so many messages and receipts have come in all; see Fleet.wait_for."""
+        made = self._fleets[fleet]
+        meter = _Meter(made, pids)
+        done = made.wait_for(received, delivered, STALL_S)
+        return meter.load(meter.elapsed(), done)
+
+    def _publish(self, fleet: Fleet) -> None:
+        counts = fleet.counts()
+        self._progress[:] = [counts[name] for name in PROGRESS]
 
     def counts(self, fleet: str) -> dict[str, int]:
         return self._fleets[fleet].counts()
@@ -156,11 +191,17 @@ class _Meter:
         )
 
 
-def start(name: str, pool: KeyPool, streams: Streams, cores: list[int], *, realtime: bool = False) -> Child:
-    """A generator process; its commands are the methods of Generator."""
+def start(
+    name: str, crowd: Crowd, cores: list[int], *, realtime: bool = False, progress: U64 | None = None
+) -> Child:
+    """A generator process; its commands are the methods of Generator.
+
+    progress: four numbers (PROGRESS) in shared memory that it keeps up to date.
+    """
+    shown = np.zeros(len(PROGRESS), dtype=np.uint64) if progress is None else progress
 
     def serve(connection: "Connection[Any, Any]") -> None:
-        generator = Generator(connection, pool, streams)
+        generator = Generator(connection, crowd, shown)
         serve_calls(connection, generator, generator.idle)
 
     return Child(name, serve, cores, realtime=realtime)

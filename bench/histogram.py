@@ -13,7 +13,7 @@ def _lower_bounds() -> npt.NDArray[np.float64]:
     index = np.arange(BUCKETS_N)
     exponent = np.maximum((index >> SUB_BITS) - 1, 0)
     mantissa = np.where(index >= 1 << SUB_BITS, (index & ((1 << SUB_BITS) - 1)) + (1 << SUB_BITS), index)
-    return mantissa * np.exp2(exponent)
+    return np.asarray(mantissa * np.exp2(exponent), dtype=np.float64)
 
 
 BOUNDS = np.append(_lower_bounds(), 2.0**64)

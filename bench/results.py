@@ -15,8 +15,8 @@ from bench.kernel import machine, setting
 
 RELEASE_FLAGS = "-O3 -DNDEBUG (release build in build/bench, no assertions)"
 ALL_ON = (
-    "Nothing is switched off: accounts, registry, Noise IK, custody with its 50 ms linger, mailbox with fsync, receipts, "
-    "budgets and counters are those of `wa serve` with its default settings."
+    "Nothing is switched off: accounts, registry, Noise IK, custody with its 50 ms linger, mailbox with fsync, "
+    "receipts, budgets and counters are those of `wa serve` with its default settings."
 )
 Sample = dict[str, float]
 

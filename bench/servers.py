@@ -19,6 +19,7 @@ from bench._load import floor
 from bench.addresses import U64, KeyPool, key_index, owners
 from bench.build import checkout
 from bench.children import Child
+from bench.crowd import Crowd
 from bench.kernel import children_of
 from wa._fastpath.sockets import listen_tcp
 from wa.ids import number_of
@@ -78,26 +79,24 @@ class Sizing:
 
 
 class WaServe:
-    """`wa serve` with everything on; its registry is filled with `devices` before it starts."""
+    """`wa serve` with everything on; the devices of the crowd are in its registry before it starts."""
 
-    def __init__(self, sizing: Sizing, devices: U64, pool: KeyPool) -> None:
+    def __init__(self, sizing: Sizing, crowd: Crowd) -> None:
         self.name = "wa serve"
         self.workers = sizing.workers
         sizing.where.mkdir(parents=True, exist_ok=True)
         self.data_dir = Path(tempfile.mkdtemp(prefix="wa-", dir=sizing.where))
-        fill_registry(self.data_dir, sizing.workers, devices, pool)
+        fill_registry(self.data_dir, sizing.workers, crowd.devices.all, crowd.pool)
         self._log = (self.data_dir / "log").open("wb")
-        cores = set(sizing.cores)
         self._process = subprocess.Popen(
             [
-                sys.executable,
-                *("-P", "-m", "wa.cli.main", "serve", "--data-dir", str(self.data_dir)),
+                *pinned(sizing.cores),
+                *(sys.executable, "-P", "-m", "wa.cli.main", "serve", "--data-dir", str(self.data_dir)),
                 *("--listen", "127.0.0.1:0", "--workers", str(sizing.workers), "--log-level", "warning"),
             ],
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=server_environment(),
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )
         self.port = self._ready()
         self.server_public = public_key_of(self.data_dir)
@@ -139,6 +138,11 @@ class WaServe:
             self._process.wait()
             raise OSError(f"wa serve did not start:\n{(self.data_dir / 'log').read_text()[-2000:]}")
         return int(line.split()[1].rstrip(",").rpartition(":")[2])
+
+
+def pinned(cores: list[int]) -> list[str]:
+    """What to put before a command so that it stays on these cores and ends with us."""
+    return [sys.executable, "-P", "-m", "bench.pinned", ",".join(map(str, cores)), str(os.getpid())]
 
 
 def server_environment() -> dict[str, str]:

@@ -382,6 +382,27 @@ cdef class Fleet:
                 end = g.now_ns + <uint64_t>(seconds * 1e9)
         return g.under_way == 0
 
+    def wait_for(self, received: int, delivered: int, seconds: float) -> bool:
+        """Until so many messages and delivered receipts have come since the fleet was made.
+
+        False when no message came for `seconds`.
+        """
+        cdef Gen* g = self.g
+        cdef uint64_t end, before
+        g.now_ns = g.poller.now_ns(g.poller)
+        end = g.now_ns + <uint64_t>(seconds * 1e9)
+        before = g.counts.received + g.counts.delivered
+        while g.now_ns < end and not self.commanded:
+            if g.counts.received >= <uint64_t>received and g.counts.delivered >= <uint64_t>delivered:
+                return True
+            self.start_logins(256, g.lines_n)
+            with nogil:
+                self.turn(5)
+            if g.counts.received + g.counts.delivered != before:
+                before = g.counts.received + g.counts.delivered
+                end = g.now_ns + <uint64_t>(seconds * 1e9)
+        return False
+
     def hold(self, seconds: float) -> bool:
         """Answers and pings; True when the command descriptor became readable."""
         cdef Gen* g = self.g
