@@ -5,8 +5,11 @@ from bench.generator import Load
 from bench.results import Report, Sample
 
 
-def sample_of(load: Load, per: str = "delivered") -> Sample:
-    """A load's figures per message with receipt, or per whatever count is named; CPU in µs."""
+def sample_of(load: Load, per: str = "delivered", *, times: bool = True) -> Sample:
+    """A load's figures per message with receipt, or per whatever count is named; CPU in µs.
+
+    times: with latencies; without where they only tell how long something had been waiting.
+    """
     n = load.counts[per]
     if n == 0:
         return {"messages": 0.0}
@@ -23,6 +26,8 @@ def sample_of(load: Load, per: str = "delivered") -> Sample:
     ticks = load.server_cpu.user + load.server_cpu.system
     if ticks:
         sample["system_share"] = load.server_cpu.system / ticks
+    if not times:
+        return sample
     for name, histogram in (("recipient", load.to_recipient), ("receipt", load.to_receipt), ("login", load.login)):
         if histogram.n:
             sample |= {f"{name}_{key}": value for key, value in histogram.summary().items()}

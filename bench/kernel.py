@@ -117,8 +117,8 @@ def needs(connections: int, processes: int, clients: int) -> list[Need]:
     wanted = {
         "fs.file-max": 2 * connections + 64 * processes + 65_536,
         "fs.epoll.max_user_watches": 2 * connections + 64 * processes,
-        "net.core.somaxconn": 4_096,
-        "net.ipv4.tcp_max_syn_backlog": 4_096,
+        "net.core.somaxconn": 1_024,
+        "net.ipv4.tcp_max_syn_backlog": 1_024,
         "kernel.pid_max": 8 * processes + 4_096,
         "kernel.threads-max": 16 * processes + 4_096,
         "net.netfilter.nf_conntrack_max": 2 * connections,

@@ -105,7 +105,9 @@ def everything(report: Report, settings: Settings, judge: Judge, chat: Fleet, ot
                 done = (found := next(turns, None)) is None
                 if found is not None:
                     name, per, load = found
-                    report.find(SERVER, name).samples.append(sample_of(judge.take(name, load), per))
+                    report.find(SERVER, name).samples.append(
+                        sample_of(judge.take(name, load), per, times=per == "delivered")
+                    )
                 heard += judge.take("chat", chat.answer()).to_recipient
     busy = (cpu_of(pids) - before).total / (time.perf_counter() - began)
     report.find(SERVER, "all together").samples.append({"server_busy": busy})

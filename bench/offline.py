@@ -35,7 +35,9 @@ def run(settings: Settings, recipients: int = 1_000) -> Report:
             for round_ in range(settings.rounds):
                 fleet = Fleet.make(generator, server, f"round {round_}", settings)
                 for name, per, load in one_round(settings, crowd, fleet, each, step):
-                    report.find(SERVER, name).samples.append(sample_of(judge.take(name, load), per))
+                    report.find(SERVER, name).samples.append(
+                        sample_of(judge.take(name, load), per, times=per == "delivered")
+                    )
         report.parameters["server_stats"] = server.stats()
     judge.judge()
     report.parameters["data_on"] = str(settings.where)

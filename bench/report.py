@@ -34,8 +34,16 @@ LEGEND = (
 SPREAD = ("cpu_us", "login_ms")
 
 
-def columns_of(report: Report) -> list[str]:
-    return [name for name in METRICS if any(series.values(name) for series in report.series)]
+def columns_of(group: list[Series]) -> list[str]:
+    return [name for name in METRICS if any(series.values(name) for series in group)]
+
+
+def groups_of(report: Report) -> list[list[Series]]:
+    """Series that have the same figures share a table."""
+    groups: dict[tuple[str, ...], list[Series]] = {}
+    for series in report.series:
+        groups.setdefault(tuple(columns_of([series])), []).append(series)
+    return list(groups.values())
 
 
 def cell(series: Series, metric: str) -> str:
@@ -63,33 +71,37 @@ def target_row(target: Target) -> tuple[str, ...]:
     return target.name, f"{value} {target.unit}".strip(), spread, bound, verdict(target)
 
 
-def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
-    columns = columns_of(report)
-    head = ["load", "who", *(METRICS[metric][0] for metric in columns), "CPU spread"]
-    rows = [
-        [series.load, series.label, *(cell(series, metric) for metric in columns), spread_text(series)]
-        for series in report.series
-    ]
+def table_of(group: list[Series]) -> tuple[list[str], list[list[str]]]:
+    columns = columns_of(group)
+    head = ["load", "who", *(METRICS[metric][0] for metric in columns)]
+    rows = [[one.load, one.label, *(cell(one, metric) for metric in columns)] for one in group]
+    spreads = [spread_text(one) for one in group]
+    if any(spreads):
+        head.append("CPU spread")
+        rows = [[*row, spread] for row, spread in zip(rows, spreads, strict=True)]
     return head, rows
 
 
 def show(report: Report, console: Console) -> None:
-    head, rows = table_of(report)
-    runs = max((len(series.samples) for series in report.series), default=0)
-    table = Table(title=f"{report.scenario}: medians of {runs} runs", title_justify="left")
-    for name in head:
-        table.add_column(name, justify="left" if name in ("load", "who") else "right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    show_targets([report], console)
+    for group in groups_of(report):
+        head, rows = table_of(group)
+        runs = max(len(series.samples) for series in group)
+        title = f"{report.scenario}: medians of {runs} runs" if runs > 1 else report.scenario
+        table = Table(title=title, title_justify="left")
+        for name in head:
+            table.add_column(name, justify="left" if name in ("load", "who") else "right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    if report.targets:
+        show_targets([report], console)
     for note in report.notes:
         console.print(f"note: {note}")
     for fault in report.faults:
         console.print(f"[bold red]not sound:[/] {fault}")
     if report.sound:
         checked = report.parameters.get("messages_checked", 0)
-        console.print(f"sound: each of {checked:,} messages arrived once, in order, with its receipt")
+        console.print(f"sound: each of {checked:,} messages arrived once, in order, with its receipt\n")
 
 
 def show_targets(reports: list[Report], console: Console) -> None:
@@ -104,8 +116,9 @@ def show_targets(reports: list[Report], console: Console) -> None:
 
 
 def markdown(report: Report, plots: list[Path]) -> str:
-    head, rows = table_of(report)
-    lines = [f"# {report.scenario}", "", *markdown_table(head, rows), ""]
+    lines = [f"# {report.scenario}", ""]
+    for group in groups_of(report):
+        lines += [*markdown_table(*table_of(group)), ""]
     targets = [list(target_row(target)) for target in report.targets]
     lines += [*markdown_table(["figure", "median", "spread", "target", ""], targets), "", LEGEND, ""]
     lines += [f"- {note}" for note in report.notes]

@@ -5,6 +5,9 @@ import numpy.typing as npt
 
 NO_BOUND: int
 
+def bucket(value: int) -> int:
+    """Index of the histogram bucket of this many nanoseconds."""
+
 class Fleet:
     """Clients of one process.  Not thread-safe.
 

@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 from bench._load.gen cimport (
     BODY_BYTES_MIN, EVENTS_N, Gen, LINE_DOWN, LINE_LIVE, LINE_WAITING, Line, OUTSTANDING_MAX, Sender,
 )
-from bench._load.hist cimport BUCKETS_N, Hist
+from bench._load.hist cimport BUCKETS_N, Hist, bucket_of
 from bench._load.line cimport flush_record, line_connect, line_down, line_event, put_simple
 from bench._load.traffic cimport begin_one, on_batch, on_frame, top_up
 from wa._fastpath.frames cimport F_CLOSE, F_PING
@@ -28,6 +28,11 @@ cdef enum:
     RETRY_SCAN_NS = 5000000
     PING_AFTER_S = 200            # docs/protocol.md: something every 300 s
     PINGS_PER_SWEEP = 4000
+
+def bucket(value: int) -> int:
+    """Index of the histogram bucket of this many nanoseconds."""
+    return bucket_of(value)
+
 
 NO_BOUND = 0xFFFFFFFFFFFFFFFF
 
