@@ -30,6 +30,7 @@ LIBRARIES = {
     "bare": ["sodium"],
     "fleet": ["sodium"],
     "floor": ["sodium"],
+    "micro": ["sodium"],
 }
 INCLUDE = ["wa/_fastpath"] + (["/usr/local/include"] if BSD else [])
 LIBDIRS = ["/usr/local/lib"] if BSD else []

@@ -18,6 +18,7 @@ from bench import offline as offline_scenario
 from bench import relay as relay_scenario
 from bench import short as short_scenario
 from bench import storm as storm_scenario
+from bench.micro import run as micro_benchmarks
 from bench.report import markdown, show, show_targets
 from bench.results import Report, environment, results_directory
 from bench.servers import revision
@@ -187,6 +188,12 @@ def short(rounds: Rounds = 5, seconds: Seconds = 1.0, suite: Suite = "aesgcm", w
     show_targets(reports, console())
     if not all(report.sound for report in reports):
         raise typer.Exit(1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def micro(context: typer.Context) -> None:
+    """Single units of the fast path beside their Python twins; further arguments are pytest's."""
+    raise typer.Exit(micro_benchmarks.run(context.args))
 
 
 def main() -> None:
