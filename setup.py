@@ -2,6 +2,7 @@
 
 WA_DEBUG=1 builds with assertions, bounds checks and live-object counters: what the tests use.  The generated C
 of the two differs, so each has a directory of its own under build/.
+The load generator and the floor of bench/ are built for the tests and with WA_BENCH=1 (bench/build.py sets it).
 """
 
 import os
@@ -13,6 +14,7 @@ from setuptools import Extension, setup
 
 HERE = Path(__file__).parent
 DEBUG = os.environ.get("WA_DEBUG", "0") == "1"
+BENCH = os.environ.get("WA_BENCH", "0") == "1"
 BSD = "bsd" in sys.platform
 
 # Which file implements the poller contract on the platform the wheel is built for.
@@ -26,6 +28,10 @@ LIBRARIES = {
     "lmdb_ops": ["lmdb"],
     "lmdb_reads": ["lmdb"],
     "lmdb_store": ["lmdb"],
+    "bare": ["sodium"],
+    "fleet": ["sodium"],
+    "floor": ["sodium"],
+    "micro": ["sodium"],
 }
 INCLUDE = ["wa/_fastpath"] + (["/usr/local/include"] if BSD else [])
 LIBDIRS = ["/usr/local/lib"] if BSD else []
@@ -33,9 +39,10 @@ LIBDIRS = ["/usr/local/lib"] if BSD else []
 
 def extension(path: Path) -> Extension:
     name = path.stem
+    source = path.relative_to(HERE)
     return Extension(
-        f"wa._fastpath.{name}",
-        [str(path.relative_to(HERE))],
+        ".".join(source.with_suffix("").parts),
+        [str(source)],
         libraries=LIBRARIES.get(name, []),
         include_dirs=INCLUDE,
         library_dirs=LIBDIRS,
@@ -49,6 +56,8 @@ IN_PLACE = HERE / "build/in-place-mode"
 mode_changed = "--inplace" in sys.argv and not (IN_PLACE.exists() and IN_PLACE.read_text() == MODE)
 
 sources = [p for p in sorted((HERE / "wa/_fastpath").glob("*.pyx")) if p.stem != OTHER_POLLER]
+if BENCH or DEBUG:
+    sources += sorted((HERE / "bench/_load").glob("*.pyx"))
 distribution = setup(
     options={"build_ext": {"force": mode_changed, "parallel": os.cpu_count()}},
     ext_modules=cythonize(

@@ -1,0 +1,238 @@
+# cython: language_level=3
+# HOT: loops around single units of the fast path, for bench/micro.
+"""Each function does `rounds` operations of one unit without Python in between.  Raises ValueError when one fails."""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from wa._fastpath.bus cimport BUS_ENVELOPE, BusEnvelope, bus_connected, bus_destroy, bus_flush, bus_init, bus_send
+from wa._fastpath.conntable cimport (
+    conn_by_handle, conn_handle, conn_new, conn_release, conntable_destroy, conntable_init, directory_add,
+    directory_destroy, directory_find, directory_init,
+)
+from wa._fastpath.core cimport CONN_LIVE, Conn, ConnTable, Core, Directory
+from wa._fastpath.frames cimport Frame, frame_parse, frame_write
+from wa._fastpath.host cimport poller_create
+from wa._fastpath.noise cimport NoiseTransport, noise_open, noise_seal
+from wa._fastpath.sodium cimport sodium_init
+from wa._fastpath.timers cimport Timer, TimerWheel, timer_set, wheel_init, wheel_pop
+
+import socket
+
+cdef enum:
+    BUS_BYTES = 1 << 24
+
+
+def parse_frames(data: bytes, rounds: int) -> None:
+    """Parses the frame at the start of data."""
+    cdef const uint8_t* p = data
+    cdef size_t n = len(data)
+    cdef int count = rounds
+    cdef Frame f
+    cdef int64_t used = 1
+    with nogil:
+        for _ in range(count):
+            used = frame_parse(p, n, &f)
+            if used <= 0:
+                break
+    if used <= 0:
+        raise ValueError("not a frame")
+
+
+def rewrite_frame(data: bytes, rounds: int) -> None:
+    """Writes the frame at the start of data."""
+    cdef const uint8_t* p = data
+    cdef uint8_t[65536] out
+    cdef int count = rounds
+    cdef Frame f
+    cdef int64_t n = frame_parse(p, len(data), &f)
+    if n <= 0:
+        raise ValueError("not a frame")
+    with nogil:
+        for _ in range(count):
+            n = frame_write(out, sizeof(out), &f)
+            if n <= 0:
+                break
+    if n <= 0:
+        raise ValueError("not a frame that can be written")
+
+
+def seal_and_open(suite: int, bytes_n: int, rounds: int) -> None:
+    """One record sealed and opened again, in place."""
+    cdef uint8_t[65600] record
+    cdef NoiseTransport sender, receiver
+    cdef int count = rounds
+    cdef int which = suite
+    cdef size_t n = bytes_n
+    cdef int64_t got = 0
+    if sodium_init() < 0 or not 0 <= bytes_n <= 65519:
+        raise ValueError("no such record")
+    memset(&sender, 3, sizeof(sender))
+    memset(&receiver, 3, sizeof(receiver))
+    sender.send_nonce = receiver.recv_nonce = 0
+    memset(record, 0, sizeof(record))
+    with nogil:
+        for _ in range(count):
+            noise_seal(&sender, which, record, n, record)
+            got = noise_open(&receiver, which, record, n + 16, record)
+            if got < 0:
+                break
+    if got < 0:
+        raise ValueError("a record did not open")
+
+
+cdef class Wheel:
+    """A wheel with `n` timers that are set again whenever they are due: the timers of n live connections."""
+    cdef TimerWheel* wheel
+    cdef Timer* timers
+    cdef uint64_t now_ms
+    cdef readonly int n
+
+    def __cinit__(self, int n):
+        cdef int i
+        self.wheel = <TimerWheel*>calloc(1, sizeof(TimerWheel))
+        self.timers = <Timer*>calloc(n, sizeof(Timer))
+        if self.wheel == NULL or self.timers == NULL:
+            raise MemoryError
+        self.n = n
+        self.now_ms = 1000
+        wheel_init(self.wheel, self.now_ms)
+        for i in range(n):
+            timer_set(self.wheel, &self.timers[i], self.now_ms + 1 + <uint64_t>i * 5000 // n)
+
+    def __dealloc__(self):
+        free(self.timers)
+        free(self.wheel)
+
+    def pop_and_set(self, rounds: int) -> None:
+        cdef int left = rounds
+        cdef Timer* t
+        with nogil:
+            while left:
+                t = wheel_pop(self.wheel, self.now_ms)
+                if t == NULL:
+                    self.now_ms += 4
+                    continue
+                timer_set(self.wheel, t, self.now_ms + 5000)
+                left -= 1
+
+
+cdef class Tables:
+    """A directory with `n` devices, and a connection table with as many connections."""
+    cdef Directory directory
+    cdef ConnTable conns
+    cdef uint64_t* handles
+    cdef readonly int n
+
+    def __cinit__(self, addresses):
+        cdef Conn* c
+        cdef int i
+        self.n = len(addresses)
+        self.handles = <uint64_t*>calloc(self.n, sizeof(uint64_t))
+        if self.handles == NULL or directory_init(&self.directory) != 0 or conntable_init(&self.conns) != 0:
+            raise MemoryError
+        for i in range(self.n):
+            c = conn_new(&self.conns, i)
+            if c == NULL or directory_add(&self.directory, addresses[i]) == NULL:
+                raise MemoryError
+            c.state = CONN_LIVE           # a free one has no handle
+            self.handles[i] = conn_handle(c)
+
+    def __dealloc__(self):
+        directory_destroy(&self.directory)
+        conntable_destroy(&self.conns)
+        free(self.handles)
+
+    def find_devices(self, const uint64_t[::1] addresses) -> None:
+        cdef size_t i
+        cdef bint found = True
+        with nogil:
+            for i in range(<size_t>addresses.shape[0]):
+                found = directory_find(&self.directory, addresses[i]) != NULL
+                if not found:
+                    break
+        if not found:
+            raise ValueError("a device is missing")
+
+    def find_connections(self, const uint32_t[::1] which) -> None:
+        cdef size_t i
+        cdef bint found = True
+        with nogil:
+            for i in range(<size_t>which.shape[0]):
+                found = conn_by_handle(&self.conns, self.handles[which[i]]) != NULL
+                if not found:
+                    break
+        if not found:
+            raise ValueError("a connection is missing")
+
+    def new_and_release(self, rounds: int) -> None:
+        cdef int count = rounds
+        cdef Conn* c = NULL
+        with nogil:
+            for _ in range(count):
+                c = conn_new(&self.conns, 0)
+                if c == NULL:
+                    break
+                conn_release(&self.conns, c)
+        if c == NULL:
+            raise MemoryError
+
+
+cdef class Bus:
+    """The sending half of the bus from worker 0 to worker 1, into a socket that this class reads empty."""
+    cdef Core* w
+    cdef object other
+
+    def __cinit__(self):
+        self.w = <Core*>calloc(1, sizeof(Core))
+        if self.w == NULL:
+            raise MemoryError
+        self.w.workers = 2
+        self.w.bounds.bus_bytes = BUS_BYTES
+        self.w.poller = poller_create()
+        if self.w.poller == NULL or bus_init(self.w) != 0:
+            raise MemoryError
+        ours, self.other = socket.socketpair()
+        ours.setblocking(False)
+        self.other.setblocking(False)
+        bus_connected(self.w, 1, ours.detach())
+
+    def __dealloc__(self):
+        if self.w != NULL:
+            bus_destroy(self.w)
+            if self.w.poller != NULL:
+                self.w.poller.destroy(self.w.poller)
+            free(self.w)
+
+    def close(self) -> None:
+        self.other.close()
+
+    def send(self, rounds: int, batch: int, body: bytes) -> None:
+        """Envelopes, `batch` of them per flush."""
+        cdef const uint8_t* p = body
+        cdef uint32_t n = len(body)
+        cdef BusEnvelope v
+        cdef int in_batch = batch
+        cdef int status = 0
+        cdef int k
+        memset(&v, 0, sizeof(v))
+        for _ in range(0, rounds, batch):
+            with nogil:
+                for k in range(in_batch):
+                    status = bus_send(self.w, 1, BUS_ENVELOPE, &v, sizeof(v), p, n, -1)
+                    if status != 0:
+                        break
+                bus_flush(self.w)
+            if status != 0:
+                raise ValueError("the bus is full")
+            self.read_empty()
+
+    cdef object read_empty(self):
+        while self.w.peers[1].out_n > self.w.peers[1].out_at:
+            self.other.recv(1 << 20)
+            bus_flush(self.w)
+        try:
+            while True:
+                self.other.recv(1 << 20)
+        except BlockingIOError:
+            return

@@ -1,0 +1,200 @@
+"""The command line: one command per scenario.  Only the release build comes here (build.enter)."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench import group as group_scenario
+from bench import idle as idle_scenario
+from bench import kernel, plots
+from bench import latency as latency_scenario
+from bench import million as million_scenario
+from bench import mixed as mixed_scenario
+from bench import offline as offline_scenario
+from bench import relay as relay_scenario
+from bench import short as short_scenario
+from bench import storm as storm_scenario
+from bench.micro import run as micro_benchmarks
+from bench.report import markdown, show, show_targets
+from bench.results import Report, environment, results_directory
+from bench.servers import revision
+from bench.settings import SUITES, Settings
+
+WIDTH_MIN = 160  # of the tables, where the terminal does not say
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+Rounds = Annotated[int, typer.Option(help="Interleaved rounds; medians and spread are over these.")]
+Seconds = Annotated[float, typer.Option(help="Length of each load.")]
+Suite = Annotated[str, typer.Option(help="aesgcm or chacha; the floor gets the same.")]
+Where = Annotated[
+    Path | None, typer.Option(help="Where data directories are made; the disk is part of the figures.")
+]
+Connections = Annotated[int, typer.Option(help="How many to hold.")]
+
+
+def settings_of(rounds: int, seconds: float, suite: str, where: Path | None) -> Settings:
+    if suite not in SUITES:
+        raise typer.BadParameter(f"one of {', '.join(SUITES)}, not {suite}")
+    kernel.descriptor_limit()
+    made = Settings(suite=SUITES[suite], rounds=rounds, seconds=seconds)
+    if where is not None:
+        made.where = where
+    return made
+
+
+def console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=max(WIDTH_MIN, shutil.get_terminal_size().columns))
+
+
+def finish(report: Report, settings: Settings) -> None:
+    """Files in bench/results, tables on the terminal; leaves with 1 when the run was not sound."""
+    save(report, settings)
+    show(report, console())
+    if not report.sound:
+        raise typer.Exit(1)
+
+
+def save(report: Report, settings: Settings) -> None:
+    report.environment = environment(revision(), settings.suite)
+    directory = results_directory()
+    (directory / f"{report.scenario}.json").write_text(report.to_json())
+    drawn = plots.draw(report, directory)
+    (directory / f"{report.scenario}.md").write_text(markdown(report, drawn))
+
+
+@app.callback()
+def about() -> None:
+    """Measure `wa serve` beside an encrypted floor, in one run, with one generator.
+
+    Every figure that compares is a ratio inside one run: machines drift by a factor of two between runs.
+    """
+
+
+@app.command()
+def relay(rounds: Rounds = 5, seconds: Seconds = 2.0, suite: Suite = "aesgcm", where: Where = None) -> None:
+    """Pairs with 16 and with 1 outstanding message; recipients on the same and on another worker."""
+    settings = settings_of(rounds, seconds, suite, where)
+    finish(relay_scenario.run(settings), settings)
+
+
+@app.command()
+def latency(
+    rounds: Rounds = 5,
+    seconds: Seconds = 3.0,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    rate: Annotated[float, typer.Option(help="Messages per second.")] = latency_scenario.RATE,
+) -> None:
+    """Time from send to receive at a fixed rate."""
+    settings = settings_of(rounds, seconds, suite, where)
+    finish(latency_scenario.run(settings, rate), settings)
+
+
+@app.command()
+def storm(
+    rounds: Rounds = 5,
+    seconds: Seconds = 2.0,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    clients: Annotated[int, typer.Option(help="Clients that come back at once.")] = 10_000,
+) -> None:
+    """CPU of a login beside the bare handshake; then very many logins at once while pairs chat."""
+    settings = settings_of(rounds, seconds, suite, where)
+    finish(storm_scenario.run(settings, clients), settings)
+
+
+@app.command()
+def offline(
+    rounds: Rounds = 5,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    recipients: Annotated[int, typer.Option(help="Absent devices in each round.")] = 1_024,
+) -> None:
+    """Store for absent devices (one fsync per batch), then log them in and drain."""
+    settings = settings_of(rounds, 0.0, suite, where)
+    finish(offline_scenario.run(settings, recipients), settings)
+
+
+@app.command()
+def group(rounds: Rounds = 5, seconds: Seconds = 2.0, suite: Suite = "aesgcm", where: Where = None) -> None:
+    """One sender to 256 and to 1,000 recipients."""
+    settings = settings_of(rounds, seconds, suite, where)
+    finish(group_scenario.run(settings), settings)
+
+
+@app.command()
+def mixed(rounds: Rounds = 5, seconds: Seconds = 1.0, suite: Suite = "aesgcm", where: Where = None) -> None:
+    """Pairs chat while others log in and out, write to absent devices, drain and fan out."""
+    settings = settings_of(rounds, seconds, suite, where)
+    finish(mixed_scenario.run(settings), settings)
+
+
+@app.command()
+def idle(
+    rounds: Rounds = 5,
+    seconds: Seconds = 1.0,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    connections: Connections = 20_000,
+) -> None:
+    """Memory per held connection, and what relaying costs beside them."""
+    settings = settings_of(rounds, seconds, suite, where)
+    demand(kernel_needs(connections))
+    finish(idle_scenario.run(settings, connections), settings)
+
+
+@app.command()
+def million(
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    connections: Connections = 1_000_000,
+    talk: Annotated[float, typer.Option(help="Seconds of messages between random pairs.")] = 30.0,
+) -> None:
+    """Hold very many connections, both ends on this machine, and send among them; up to 2,000,000."""
+    settings = settings_of(1, talk, suite, where)
+    demand(kernel_needs(connections))
+    finish(million_scenario.run(settings, connections, talk), settings)
+
+
+def kernel_needs(connections: int) -> list[kernel.Need]:
+    try:
+        return million_scenario.short_of(connections)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def demand(needs: list[kernel.Need]) -> None:
+    """Says which settings fall short and how to mend them, and goes no further."""
+    if not needs:
+        return
+    print("These kernel settings are too low for so many connections.  Run, as root:\n", file=sys.stderr)
+    for need in needs:
+        print(f"    {need.command:<60} # now {need.have}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+@app.command()
+def short(rounds: Rounds = 5, seconds: Seconds = 1.0, suite: Suite = "aesgcm", where: Where = None) -> None:
+    """A short run of every scenario, under five minutes in all, and one table of all targets."""
+    settings = settings_of(rounds, seconds, suite, where)
+    reports = []
+    for report in short_scenario.run(settings):
+        save(report, settings)
+        show(report, console())
+        reports.append(report)
+    show_targets(reports, console())
+    if not all(report.sound for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def micro(context: typer.Context) -> None:
+    """Single units of the fast path beside their Python twins; further arguments are pytest's."""
+    raise typer.Exit(micro_benchmarks.run(context.args))
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,153 @@
+"""What the kernel says: CPU time and memory of processes, memory of its own, limits and settings.  Linux only."""
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """CPU seconds.  `total` comes from the scheduler's own nanoseconds, user and system from its ticks."""
+
+    total: float = 0.0
+    user: float = 0.0
+    system: float = 0.0
+
+    def __add__(self, other: "Cpu") -> "Cpu":
+        return Cpu(self.total + other.total, self.user + other.user, self.system + other.system)
+
+    def __sub__(self, other: "Cpu") -> "Cpu":
+        return Cpu(self.total - other.total, self.user - other.user, self.system - other.system)
+
+
+def cpu_of(pids: Iterable[int]) -> Cpu:
+    """Of these processes with all their threads, since they started."""
+    total = Cpu()
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = int(fields[11]) * TICK_S, int(fields[12]) * TICK_S
+        exact = 0.0
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends just now
+                exact += int((task / "schedstat").read_text().split()[0]) / 1e9
+        total += Cpu(exact or user + system, user, system)
+    return total
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes.  private: anonymous and file pages of the processes, shared ones divided by who shares them (PSS)."""
+
+    private: int = 0
+
+    def __sub__(self, other: "Memory") -> "Memory":
+        return Memory(self.private - other.private)
+
+
+def memory_of(pids: Iterable[int]) -> int:
+    """Proportional set size of these processes together, in bytes, of anonymous memory alone."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss_Anon:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def meminfo() -> dict[str, int]:
+    """/proc/meminfo in bytes."""
+    found = {}
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, value = line.split(":")
+        found[name] = int(value.split()[0]) * 1024
+    return found
+
+
+def kernel_memory() -> int:
+    """Bytes that the kernel itself holds: slabs, page tables, stacks, per-CPU areas and network buffers."""
+    info = meminfo()
+    sockets = 0
+    for line in Path("/proc/net/sockstat").read_text().splitlines():
+        words = line.split()
+        if words[0] == "TCP:":
+            sockets = int(words[words.index("mem") + 1]) * os.sysconf("SC_PAGESIZE")
+    parts = ("Slab", "PageTables", "KernelStack", "Percpu", "VmallocUsed")
+    return sum(info.get(part, 0) for part in parts) + sockets
+
+
+def children_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def descriptor_limit() -> int:
+    """How many descriptors a process may have; raises the soft limit to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def setting(name: str) -> str | None:
+    """A sysctl by its dotted name; None where this kernel has none."""
+    path = Path("/proc/sys") / name.replace(".", "/")
+    return path.read_text().strip() if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Need:
+    """A setting that falls short, and the command that mends it."""
+
+    name: str
+    have: str
+    want: str
+
+    @property
+    def command(self) -> str:
+        return f'sysctl -w {self.name}="{self.want}"'
+
+
+def needs(connections: int, processes: int, clients: int) -> list[Need]:
+    """What has to change before both ends of so many connections fit."""
+    wanted = {
+        "fs.file-max": 2 * connections + 64 * processes + 65_536,
+        "fs.epoll.max_user_watches": 2 * connections + 64 * processes,
+        "net.core.somaxconn": 1_024,
+        "net.ipv4.tcp_max_syn_backlog": 1_024,
+        "kernel.pid_max": 8 * processes + 4_096,
+        "kernel.threads-max": 16 * processes + 4_096,
+        "net.netfilter.nf_conntrack_max": 2 * connections,
+    }
+    short = []
+    for name, least in wanted.items():
+        have = setting(name)
+        if have is not None and int(have) < least:
+            short.append(Need(name, have, str(least)))
+    ports = setting("net.ipv4.ip_local_port_range")
+    per_client = -(-connections // max(clients, 1))
+    if ports is not None:
+        low, high = (int(word) for word in ports.split())
+        if high - low + 1 < per_client * 1.05 + 256:
+            short.append(Need("net.ipv4.ip_local_port_range", ports.replace("\t", " "), "10000 65000"))
+    return short
+
+
+def machine() -> dict[str, str]:
+    """What a reader has to know about where a figure comes from."""
+    model = ""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    uname = os.uname()
+    return {
+        "processor": model,
+        "cores": str(os.cpu_count()),
+        "memory_gib": f"{meminfo()['MemTotal'] / 2**30:.1f}",
+        "kernel": f"{uname.sysname} {uname.release} {uname.machine}",
+    }

@@ -1,0 +1,27 @@
+"""The short set: every scenario small enough that all of them end within five minutes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from bench import group, idle, latency, offline, relay, storm
+from bench.results import Report
+from bench.settings import Settings
+
+IDLE_CONNECTIONS = 10_000
+STORM_CLIENTS = 5_000
+OFFLINE_RECIPIENTS = 512
+
+
+def run(settings: Settings) -> Iterator[Report]:
+    """One report after the other."""
+    few = replace(settings, rounds=min(settings.rounds, 3), seconds=min(settings.seconds, 1.0))
+    steps: list[Callable[[], Report]] = [
+        lambda: relay.run(replace(settings, seconds=min(settings.seconds, 1.0))),
+        lambda: latency.run(few),
+        lambda: storm.run(few, STORM_CLIENTS),
+        lambda: offline.run(few, OFFLINE_RECIPIENTS),
+        lambda: group.run(few),
+        lambda: idle.run(few, IDLE_CONNECTIONS),
+    ]
+    for step in steps:
+        yield step()

@@ -1,0 +1,135 @@
+"""Storm: what a login costs beside the bare handshake, and ten thousand clients back at once while pairs chat."""
+
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+from bench._load import bare
+from bench.addresses import sources
+from bench.children import Child, serve_calls
+from bench.crowd import Crowd
+from bench.fleets import Fleet, make_pairs
+from bench.generator import Load
+from bench.generator import start as start_generator
+from bench.histogram import Histogram
+from bench.judging import Judge
+from bench.relay import WORKERS
+from bench.results import Report, Target
+from bench.servers import Running, Sizing, WaServe
+from bench.settings import Settings
+
+SERVER, BARE = "wa serve", "bare handshake"
+LOGIN = "login, IK"
+SOURCES_N = 32
+PER_ROUND = 1_000
+CHAT_PAIRS = 16
+CHAT_RATE = 500.0
+CHAT_SLICE_S = 0.5
+STORM_S = 300.0
+ROUNDS_OF_BARE = 1_000
+
+
+class Bare:
+    """In the child: the cryptography alone, on the server's core."""
+
+    def handshake_ms(self, suite: int) -> float:
+        return bare.handshake_s(suite, ROUNDS_OF_BARE) * 1e3
+
+    def scalar_ms(self) -> float:
+        return bare.scalar_multiplications_s(ROUNDS_OF_BARE) * 1e3
+
+
+def start_bare(cores: list[int]) -> Child:
+    def serve(connection: "Connection[Any, Any]") -> None:
+        serve_calls(connection, Bare(), partial(connection.poll, None))
+
+    return Child("bare handshakes", serve, cores)
+
+
+def run(settings: Settings, clients: int = 10_000) -> Report:
+    report = Report("storm", {"clients": clients, "rounds": settings.rounds, "chat_rate": CHAT_RATE})
+    devices = clients + PER_ROUND + 2 * CHAT_PAIRS
+    crowd = Crowd(devices=devices, workers=WORKERS, streams=CHAT_PAIRS)
+    judge = Judge(report, crowd)
+    with Running() as running:
+        server = running.add(WaServe(Sizing(WORKERS, settings.server_cores, settings.where), crowd))
+        bare_child = running.add(start_bare(settings.server_cores))
+        storming = running.add(start_generator("storm", crowd, settings.generator_cores))
+        chatting = running.add(start_generator("chat", crowd, settings.generator_cores, realtime=True))
+        cost_of_logins(report, settings, judge, fleet_of(storming, server, crowd, settings, PER_ROUND), bare_child)
+        chat = Fleet.make(chatting, server, "chat", settings)
+        make_pairs(chat, crowd, crowd.devices.take(CHAT_PAIRS), crowd.devices.take(CHAT_PAIRS))
+        storm = fleet_of(storming, server, crowd, settings, clients)
+        the_storm(report, settings, judge, chat, storm)
+        report.parameters["server_stats"] = server.stats()
+    judge.judge()
+    return report
+
+
+def fleet_of(generator: Child, server: WaServe, crowd: Crowd, settings: Settings, count: int) -> Fleet:
+    """Clients from many source addresses, none logged in."""
+    fleet = Fleet.make(generator, server, f"{count} clients", settings)
+    addresses = crowd.devices.take(count)
+    for k, source in enumerate(sources(SOURCES_N)):
+        fleet.add(addresses[k::SOURCES_N], source)
+    return fleet
+
+
+def cost_of_logins(report: Report, settings: Settings, judge: Judge, fleet: Fleet, bare_child: Child) -> None:
+    """Everyone logs in and leaves, round after round, with the bare handshake timed in between."""
+    with settings.progress("logins", settings.rounds) as step:
+        for _ in range(settings.rounds):
+            step(f"{PER_ROUND} logins")
+            load = judge.take("logins", fleet.login(concurrent=64))
+            n = load.counts["logins"]
+            cost = {"login_ms": load.server_cpu.total / n * 1e3, "per_s": n / load.wall_s}
+            cost |= {"server_busy": load.server_cpu.total / load.wall_s}
+            cost |= {"generator_busy": load.generator_cpu.total / load.wall_s}
+            report.find(SERVER, LOGIN).samples.append(cost)
+            fleet.down(0, PER_ROUND)
+            alone = bare_child.call("handshake_ms", suite=settings.suite)
+            scalars = bare_child.call("scalar_ms")
+            report.find(BARE, LOGIN).samples.append({"login_ms": alone, "per_s": 1e3 / alone})
+            report.find("its five scalar multiplications", LOGIN).samples.append({"login_ms": scalars})
+    ratio = report.ratio(
+        "CPU of login / of bare handshake", report.find(SERVER, LOGIN), report.find(BARE, LOGIN), "login_ms"
+    )
+    ratio.bound = 1.3
+    report.targets.append(ratio)
+    per_core = 1e3 / report.find(SERVER, LOGIN).median("login_ms")
+    report.targets.append(Target("logins per second of one core", per_core, 2_000, False, "/s"))
+
+
+def chat_slice(judge: Judge, chat: Fleet) -> Load:
+    load = chat.load("run_rate", seconds=CHAT_SLICE_S, rate=CHAT_RATE, window=64, spin=False)
+    return judge.take("chat", load)
+
+
+def the_storm(report: Report, settings: Settings, judge: Judge, chat: Fleet, storm: Fleet) -> None:
+    quiet, stormy = Histogram.empty(), Histogram.empty()
+    clients = storm.counts()["lines"]
+    with settings.progress("storm", 2) as step:
+        step("quiet")
+        for _ in range(max(4, int(2 * settings.seconds / CHAT_SLICE_S))):
+            quiet += chat_slice(judge, chat).to_recipient
+        step(f"{clients} clients at once")
+        storm.tell("login", seconds=STORM_S, concurrent=clients)
+        while not storm.generator.connection.poll(0):
+            stormy += chat_slice(judge, chat).to_recipient
+    load = judge.take("storm", storm.answer())
+    live = storm.counts()["live"]
+    if live != clients:
+        report.faults.append(f"storm: {clients - live} of {clients} were not served")
+    report.find("chat", "quiet").samples.append({f"recipient_{k}": v for k, v in quiet.summary().items()})
+    report.find("chat", "during the storm").samples.append(
+        {f"recipient_{k}": v for k, v in stormy.summary().items()}
+    )
+    sample = {"per_s": clients / load.wall_s, "login_ms": load.server_cpu.total / clients * 1e3}
+    sample |= {f"login_{k}": v for k, v in load.login.summary().items()}
+    report.find(SERVER, f"{clients} clients at once").samples.append(sample)
+    report.parameters |= {"shed_with_a_time": load.counts["busy"], "came_back": load.counts["retries"]}
+    report.parameters["storm_s"] = load.wall_s
+    report.targets.append(Target("clients served of those that came", live, clients, False))
+    rise = stormy.quantile_ms(0.99) / quiet.quantile_ms(0.99)
+    report.targets.append(Target("p99 of chatting pairs: storm / quiet", rise, 2.0, True, "×"))
+    report.plots["latency"] = {"quiet": quiet.counts.tolist(), "during the storm": stormy.counts.tolist()}
