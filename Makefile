@@ -4,7 +4,7 @@
 PY = .venv/bin/python
 FASTPATH != find wa/_fastpath -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h'
 PACKAGE != find wa -name '*.py' -o -name '*.pyi'
-TYPED != find wa scripts examples bench -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u
+TYPED != find wa scripts examples bench sim faults -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u
 
 help:
 	@echo 'make demo    set up, then watch two phones talk through a server that is killed and restarted'
@@ -13,6 +13,10 @@ help:
 	@echo 'make setup   only set up: system libraries, .venv, both builds of the fast path'
 	@echo 'make run     a server on 127.0.0.1:7340 with its data in ./wa-data (ARGS="--workers 4" adds flags)'
 	@echo 'make check   lint, types, and the house rules on sizes, names and documentation'
+	@echo 'make sim     simulated seeds of the real delivery code under faults  (SEED=1 RUNS=1000 JOBS=2)'
+	@echo 'make controls  the negative controls: each promise broken on purpose must be noticed'
+	@echo 'make faults  real processes: kill -9, full disk, cut connections  (ROUNDS=100 SEED=1)'
+	@echo 'make bench   a short run of every benchmark beside an encrypted floor, under five minutes'
 	@echo 'make fuzz    the property tests with many more examples  (EXAMPLES=20000, SEED=1)'
 	@echo 'make clean   remove everything that was built; ./wa-data stays'
 
@@ -64,9 +68,27 @@ fuzz: .venv/test.stamp build/debug.stamp
 	WA_FUZZ_EXAMPLES=$(EXAMPLES) $(PY) -m pytest -m hypothesis -v --timeout=3600 --hypothesis-show-statistics \
 	    $(SEED:%=--hypothesis-seed=%) $(ARGS)
 
+SEED =
+RUNS = 1000
+JOBS = 2
+sim: .venv/test.stamp build/debug.stamp
+	$(PY) -m sim run $(SEED:%=--seed %) --runs $(RUNS) --jobs $(JOBS)
+
+controls: .venv/test.stamp build/debug.stamp
+	$(PY) -m sim controls
+	$(PY) -m faults control
+
+ROUNDS = 100
+faults: .venv/test.stamp build/debug.stamp
+	$(PY) -m faults kills --rounds $(ROUNDS) $(SEED:%=--seed %)
+	$(PY) -m faults all
+
+bench: .venv/test.stamp
+	$(PY) -m bench short
+
 clean:
 	rm -rf .venv build dist wa.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f wa/_fastpath/*.so wa/_fastpath/*.c
 	find .  -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup run demo test check fuzz clean
+.PHONY: help setup run demo test check fuzz sim controls faults bench clean
