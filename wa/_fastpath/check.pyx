@@ -1,11 +1,11 @@
 # cython: language_level=3
 # COLD: debug builds and simulations only.
 """Invariants of the worker core; see check.pxd."""
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
-    Active, CONN_CLOSING, CONN_FREE, CONN_LIVE, Conn, Core, Device, ENTRY_COMMITTING, ENTRY_LINGER, ENTRY_RECEIPT, Entry,
-    NONE_INDEX, WINDOW_MAX,
+    Active, CONN_CLOSING, CONN_FREE, CONN_LIVE, Conn, Core, Device, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_LINGER, ENTRY_RECEIPT,
+    Entry, NONE_INDEX, WINDOW_MAX,
 )
 
 cdef extern from *:
@@ -87,6 +87,7 @@ cdef const char* conns_check(Core* w, uint64_t* in_flight) noexcept nogil:
 cdef const char* custody_check(Core* w, uint64_t in_flight) noexcept nogil:
     cdef uint64_t in_table = 0
     cdef uint64_t detached = 0
+    cdef int64_t deleting = 0
     cdef uint64_t i
     cdef Entry* e
     for i in range(w.custody.mask + 1):
@@ -95,13 +96,18 @@ cdef const char* custody_check(Core* w, uint64_t in_flight) noexcept nogil:
             in_table += 1
             if e.conn == NONE_INDEX:
                 detached += 1
-                if e.state != ENTRY_COMMITTING:
-                    return b"an entry without a connection is on its way to disk"
+                if e.state != ENTRY_COMMITTING and e.state != ENTRY_DELETING:
+                    return b"an entry without a connection is on its way to disk or off it"
+                deleting += e.state == ENTRY_DELETING
             if (e.state == ENTRY_LINGER or e.state == ENTRY_COMMITTING) and e.body == NULL:
                 return b"what is not on disk is in memory"
             e = e.hash_next
     if in_table != w.custody.used or w.custody.live != in_flight + detached:
-        return b"every entry is in flight or on its way to disk"
+        return b"every entry is in flight, on its way to disk, or off it"
+    for i in range(w.directory.mask + 1):
+        deleting -= w.directory.slots[i].undeleted
+    if deleting < 0:
+        return b"no more rows are counted as undeleted than there are"
     e = w.custody.oldest
     while e != NULL:
         if e.state != ENTRY_LINGER or (e.newer != NULL and e.newer.linger_until_ms < e.linger_until_ms):

@@ -83,6 +83,7 @@ cdef enum EntryState:
 
 ctypedef struct DrainState:       # while a connected device has a backlog
     uint64_t cursor[PRIORITIES_N] # last mailbox seq sent, per priority class
+    uint64_t first                # mailbox seq from which on rows are counted in `undrained`
     uint64_t after_batch          # not before this batch is done (see delivery.pyx on order)
     uint64_t receipt_peer
     uint64_t receipt_id
@@ -135,7 +136,7 @@ ctypedef struct Device:           # one registered device of our shards
     uint32_t conn                 # live connection or NONE_INDEX
     uint16_t held                 # envelopes in custody here, in memory or mailbox
     uint16_t undrained            # of those: in the mailbox and not yet sent on the live connection
-    uint16_t deleting             # acknowledged, rows not deleted yet: no one's custody, but still in the mailbox
+    uint16_t undeleted            # acknowledged, but the disk refused to delete them: still in the mailbox
     uint8_t has_receipts
 
 ctypedef struct Directory:        # open addressing, linear probing; slots move when it grows

@@ -7,13 +7,12 @@
     take_envelope -> live:   LINGER -- ack --> told delivered, never on disk
                               \\- linger over --> COMMITTING --> STORED (told accepted) -- ack --> DELETING
                   -> stored: PUT --> told accepted --> drain (drain.pyx) --> STORED in flight -- ack --> DELETING
-          DELETING -- the row is gone --> ended
+    DELETING: deletion.pxd
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from wa._fastpath.bus cimport BusEnvelope
 from wa._fastpath.core cimport Active, Conn, Core, Device, Entry
 from wa._fastpath.frames cimport Frame
-from wa._fastpath.mailbox cimport StoreOp
 
 cdef void send_from(Core* w, Conn* c, const Frame* f) noexcept nogil
 cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint32_t n) noexcept nogil
@@ -25,7 +24,5 @@ cdef void entry_end(Core* w, Entry* e) noexcept nogil                     # out 
 cdef Entry** ring_of(Core* w, Conn* c) noexcept nogil                      # NULL = memory
 cdef void put_in_flight(Core* w, Conn* c, Entry* e, uint32_t body_n) noexcept nogil
 cdef bint window_open(const Core* w, const Conn* c, uint32_t body_n) noexcept nogil
-cdef void deleted(Core* w, const StoreOp* op) noexcept nogil              # the store answered an OP_DELETE
-cdef void delete_again(Core* w) noexcept nogil                            # what the disk refused, once a second
 cdef void resend(Core* w, Conn* c) noexcept nogil
 cdef void conn_timer(Core* w, Conn* c) noexcept nogil

@@ -16,6 +16,7 @@ from wa._fastpath.core cimport (
 from wa._fastpath.custody cimport (
     custody_find, custody_insert, custody_remove, entry_free, entry_new, linger_push, linger_remove,
 )
+from wa._fastpath.deletion cimport delete_envelope, delete_row
 from wa._fastpath.frames cimport (
     F_ACCEPTED, F_CLOSE, F_DELIVER, F_DELIVERED, F_DELIVER_QUEUED, F_READ, F_REFUSED, F_SEND, F_SEND_TTL,
     F_STORED_RECEIPT, Frame,
@@ -179,7 +180,7 @@ cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint
     if e != NULL:
         take_again(w, e)
         return
-    if d.held + d.deleting >= w.bounds.mailbox:
+    if d.held + d.undeleted >= w.bounds.mailbox:
         refuse_envelope(w, v, CODE_MAILBOX_FULL)
         return
     if d.conn != NONE_INDEX and d.undrained == 0:
@@ -266,6 +267,7 @@ cdef int backlog_begins(Core* w, Conn* c, uint64_t mail_seq) noexcept nogil:
         memset(a.drain, 0, sizeof(DrainState))
     for i in range(PRIORITIES_N):
         a.drain.cursor[i] = mail_seq - 1
+    a.drain.first = mail_seq
     return 0
 
 
@@ -326,63 +328,6 @@ cdef void linger_fire(Core* w) noexcept nogil:
 
 # --- acknowledgements ---------------------------------------------------------------------------------
 
-cdef int delete_row(Core* w, const Entry* e) noexcept nogil:
-    cdef StoreOp* op = batch_op(w, OP_RECEIPT_DELETE if e.state == ENTRY_RECEIPT else OP_DELETE, 0)
-    if op == NULL:
-        return -1
-    op.kind = e.kind
-    op.priority = e.priority
-    op.recipient = e.recipient
-    op.sender = e.sender
-    op.id = e.id
-    op.seq = e.mail_seq
-    return 0
-
-
-cdef void delete_envelope(Core* w, Device* d, Entry* e) noexcept nogil:
-    """Its device has it.  Until the row is gone a sweep or a drain may still meet it, and must know that."""
-    if e.body != NULL:
-        slab_give(&w.slab, e.body, e.body_capacity)
-        e.body = NULL
-    e.state = ENTRY_DELETING
-    e.conn = NONE_INDEX
-    if d != NULL:
-        d.deleting += 1
-    if delete_row(w, e) != 0:
-        undeleted(w, e)
-
-
-cdef void undeleted(Core* w, Entry* e) noexcept nogil:
-    e.older = w.custody.undeleted
-    w.custody.undeleted = e
-
-
-cdef void delete_again(Core* w) noexcept nogil:
-    cdef Entry* e = w.custody.undeleted
-    cdef Entry* following
-    w.custody.undeleted = NULL
-    while e != NULL:
-        following = e.older
-        e.older = NULL
-        if delete_row(w, e) != 0:
-            undeleted(w, e)
-        e = following
-
-
-cdef void deleted(Core* w, const StoreOp* op) noexcept nogil:
-    cdef Entry* e = custody_find(&w.custody, op.recipient, op.sender, op.id)
-    cdef Device* d
-    if e == NULL or e.state != ENTRY_DELETING or e.mail_seq != op.seq:
-        return
-    if op.result == RESULT_OK or op.result == RESULT_MISSING:
-        d = directory_find(&w.directory, e.recipient)
-        if d != NULL and d.deleting:
-            d.deleting -= 1
-        entry_end(w, e)
-    else:
-        undeleted(w, e)
-
-
 cdef void acknowledged(Core* w, Entry* e) noexcept nogil:
     cdef Device* d
     w.stats.acknowledged += 1
@@ -397,7 +342,7 @@ cdef void acknowledged(Core* w, Entry* e) noexcept nogil:
     if d != NULL and d.held:
         d.held -= 1
     if e.state == ENTRY_COMMITTING or e.state == ENTRY_STORED:
-        delete_envelope(w, d, e)
+        delete_envelope(w, e)
     else:
         entry_end(w, e)
 

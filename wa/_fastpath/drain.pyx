@@ -10,7 +10,8 @@ from wa._fastpath.core cimport (
     ENTRY_STORED, ENTRY_UNSAVED, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_WANT_WRITE, NONE_INDEX, PRIORITIES_N, WINDOW_MAX,
 )
 from wa._fastpath.custody cimport custody_find, custody_insert, entry_free, entry_new
-from wa._fastpath.delivery cimport deleted, entry_end, put_in_flight, ring_of, window_open
+from wa._fastpath.deletion cimport deleted
+from wa._fastpath.delivery cimport entry_end, put_in_flight, ring_of, window_open
 from wa._fastpath.frames cimport F_ACCEPTED, F_DELIVER_QUEUED, F_REFUSED, F_STORED_RECEIPT, Frame
 from wa._fastpath.mailbox cimport (
     MailRow, OP_DELETE, OP_PUT, RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_next,
@@ -225,15 +226,12 @@ cdef void take_deletes(Core* w, StoreBatch* b) noexcept nogil:
 cdef void forget_expired(Core* w, Device* d, const StoreOp* op) noexcept nogil:
     """A row that is in nobody's custody: not sent to the live connection yet, or corrupt and passed over."""
     cdef Active* a
-    cdef uint32_t i = 0
     if d.held:
         d.held -= 1
     if d.conn == NONE_INDEX or d.undrained == 0:
         return
     a = conn_at(&w.conns, d.conn).active
-    while i < PRIORITIES_N - 1 and wa_priorities[i] != op.priority:
-        i += 1
-    if a == NULL or a.drain == NULL or op.seq > a.drain.cursor[i]:
+    if a == NULL or a.drain == NULL or op.seq >= a.drain.first:
         d.undrained -= 1
 
 

@@ -19,7 +19,8 @@ from wa._fastpath.core cimport (
     FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
 )
 from wa._fastpath.custody cimport custody_find
-from wa._fastpath.delivery cimport delete_again, linger_fire
+from wa._fastpath.deletion cimport delete_again, delete_no_more
+from wa._fastpath.delivery cimport linger_fire
 from wa._fastpath.drain cimport drain_all, take_commits
 from wa._fastpath.events cimport cold_batch
 from wa._fastpath.frames cimport F_NOTICE, F_RESPONSE, Frame
@@ -350,6 +351,7 @@ cdef class Loop:
             while (w.conns.live_n or w.batch != NULL or w.batch_submitted_no != w.batch_done_no) and w.now_ms < deadline:
                 self.step_poll(self.wait_ms())
                 self.step_after_cold()
+        delete_no_more(w)
         self.close_bus_listener()
         cdef const char* alive = core_leaks(w) if debug_build() and w.now_ms < deadline else NULL
         if alive != NULL:

@@ -1,4 +1,5 @@
 # cython: language_level=3
+# COLD: simulations only; it counts and checks what a kernel lets pass.
 """The simulated machine of one worker process; see poller_sim.pxd and sim_net.pxd.
 
 It checks what a kernel lets pass: that nothing is done to a closed descriptor and that close() comes after unwatch().
@@ -12,10 +13,11 @@ from libc.string cimport memcpy, memset
 
 from wa._fastpath.host cimport Host
 from wa._fastpath.poller cimport HANGUP, PeerName, PollEvent, Poller, READABLE, WAKE_TOKEN_FD, WRITABLE
+from wa._fastpath.sim_agenda cimport net_below, net_random, net_wake
 from wa._fastpath.sim_net cimport (
     BREACH_CLOSED_FD, BREACH_CLOSE_WATCHED, BREACH_NOT_WATCHED, BREACH_WATCH_TWICE, END_LISTENER, END_STREAM, End, NEVER,
     Net, SimNet, end_carried, end_carry, end_listener, end_next_ns, end_pair, end_ready, end_recv, end_send, end_unref,
-    listener_offer, listener_take, net_below, net_breach, net_random, net_release, net_wake,
+    listener_offer, listener_take, net_breach, net_release,
 )
 
 from wa.errors import LocalError

@@ -91,9 +91,6 @@ cdef extern from *:
     """
     const uint64_t NEVER "WA_SIM_NEVER"
 
-cdef uint64_t net_random(Net* n) noexcept nogil
-cdef uint64_t net_below(Net* n, uint64_t bound) noexcept nogil                       # 0..bound-1
-cdef void net_wake(Net* n, uint32_t target, uint64_t at_ns) noexcept nogil
 cdef void net_breach(Net* n, uint8_t what) noexcept nogil
 cdef void net_release(Net* n) noexcept nogil                                          # the last one frees it
 

@@ -1,4 +1,5 @@
 # cython: language_level=3
+# COLD: simulations only; it takes the GIL in every call, as the store that it wraps does.
 """The simulated disk of one worker: a MemoryMailStore whose commits take virtual time, and the negative controls.
 
 It stands between the loop and the reference store.  Submitting asks the agenda for a wake when the disk is done; the
@@ -14,7 +15,8 @@ from wa._fastpath.mailbox cimport (
 )
 from wa._fastpath.memory_store import MemoryMailStore
 from wa._fastpath.poller cimport Poller
-from wa._fastpath.sim_net cimport Net, SimNet, net_below, net_wake
+from wa._fastpath.sim_agenda cimport net_below, net_wake
+from wa._fastpath.sim_net cimport Net, SimNet
 
 from wa.errors import LocalError
 
