@@ -234,6 +234,7 @@ class Arena:
             for token in violation.tokens:
                 if token not in outcome.stories:
                     outcome.stories[token] = explain.story(recorded, token, self.server.ring_dirs())
+        (self.base / "violations.txt").write_text("\n".join(outcome.lines(self.seed)))
 
 
 def _is_registered(person: Person) -> bool:

@@ -13,7 +13,6 @@ from enum import Enum
 from pathlib import Path
 
 from faults.arena import NUMBERS, Arena, arena
-from faults.checks import Violation
 from faults.people import Person
 from faults.report import Outcome
 
@@ -43,12 +42,14 @@ class Killer:
     arena: Arena
     kills: Counter[str] = field(default_factory=Counter)
 
-    def round(self) -> bool:
-        """False when the chosen one was dead already."""
+    def round(self) -> None:
+        """Where the chosen part of the server is dead already, a client is killed instead."""
         (victim,) = self.arena.rng.choices(list(CHANCES), list(CHANCES.values()))
-        done = self._kill_client() if victim is Victim.CLIENT else self._kill_server(victim)
-        self.kills[victim.value] += done
-        return done
+        if victim is Victim.CLIENT or not self._kill_server(victim):
+            victim = Victim.CLIENT
+            if not self._kill_client():
+                return
+        self.kills[victim.value] += 1
 
     def _kill_client(self) -> bool:
         alive: list[Person] = [each for each in self.arena.people.persons.values() if each.pid > 0 and each.wanted]
@@ -99,6 +100,3 @@ async def kills(rounds: int, seed: int, parent: Path | None, progress: Callable[
         }
         ground.conclude(outcome, recorded)
         return outcome
-
-
-__all__ = ["Victim", "Violation", "kills"]

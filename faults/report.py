@@ -12,7 +12,8 @@ from rich.table import Table
 from faults.checks import Violation
 
 console = Console(highlight=False)
-SHOWN_MAX = 10
+SHOWN_MAX = 10  # violations whose stories are told
+LINES_MAX = 200
 
 
 @dataclass
@@ -29,6 +30,17 @@ class Outcome:
     @property
     def is_good(self) -> bool:
         return not self.violations
+
+    def lines(self, seed: int) -> list[str]:
+        """Every violation, and after it the stories that were not told yet."""
+        found, told = [], set[str]()
+        for violation in self.violations:
+            found.append(f"{self.name}, seed {seed}, {violation}")
+            for token in violation.tokens:
+                if token not in told:
+                    told.add(token)
+                    found += self.stories.get(token, ())
+        return found
 
 
 @contextmanager
@@ -48,15 +60,13 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def show(outcomes: list[Outcome], seed: int) -> None:
     for outcome in outcomes:
-        for violation in outcome.violations[:SHOWN_MAX]:
-            console.print(f"[red]{outcome.name}, seed {seed}:[/] ", end="")
-            console.print(str(violation), markup=False)
-            for line in (line for token in violation.tokens for line in outcome.stories.pop(token, ())):
-                console.print(line, markup=False)
-        if len(outcome.violations) > SHOWN_MAX:
-            console.print(f"… and {len(outcome.violations) - SHOWN_MAX} more")
+        lines = outcome.lines(seed)
+        for line in lines[:LINES_MAX]:
+            console.print(line, markup=False)
+        if len(lines) > LINES_MAX:
+            console.print(f"… and {len(lines) - LINES_MAX} more lines")
         if outcome.kept is not None:
-            console.print(f"everything that was recorded is in {outcome.kept}")
+            console.print(f"everything that was recorded is in {outcome.kept}, this list in violations.txt there")
     table = Table(title=f"Real faults, seed {seed}", title_justify="left")
     for column in ("scenario", "result", "what happened"):
         table.add_column(column)
