@@ -15,6 +15,7 @@ from bench import latency as latency_scenario
 from bench import million as million_scenario
 from bench import mixed as mixed_scenario
 from bench import offline as offline_scenario
+from bench import profile as profile_scenario
 from bench import relay as relay_scenario
 from bench import short as short_scenario
 from bench import storm as storm_scenario
@@ -188,6 +189,19 @@ def short(rounds: Rounds = 5, seconds: Seconds = 1.0, suite: Suite = "aesgcm", w
     show_targets(reports, console())
     if not all(report.sound for report in reports):
         raise typer.Exit(1)
+
+
+@app.command()
+def profile(
+    seconds: Seconds = 5.0,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    window: Annotated[int, typer.Option(help="Messages outstanding per pair.")] = 16,
+    other: Annotated[bool, typer.Option("--other-worker", help="Recipients on the other worker.")] = False,
+) -> None:
+    """Where the server's time goes under the relay load, by area and symbol (needs perf)."""
+    settings = settings_of(1, seconds, suite, where)
+    finish(profile_scenario.run(settings, window, other), settings)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
