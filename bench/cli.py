@@ -20,6 +20,8 @@ from bench import relay as relay_scenario
 from bench import short as short_scenario
 from bench import storm as storm_scenario
 from bench.micro import run as micro_benchmarks
+from bench.peers import run as peers_scenario
+from bench.peers.brokers import BROKERS
 from bench.report import markdown, show, show_targets
 from bench.results import Report, environment, results_directory
 from bench.servers import revision
@@ -189,6 +191,22 @@ def short(rounds: Rounds = 5, seconds: Seconds = 1.0, suite: Suite = "aesgcm", w
     show_targets(reports, console())
     if not all(report.sound for report in reports):
         raise typer.Exit(1)
+
+
+@app.command()
+def peers(
+    rounds: Rounds = 3,
+    seconds: Seconds = 2.0,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    which: Annotated[list[str] | None, typer.Option(help="ejabberd, mosquitto; all of them if not given.")] = None,
+) -> None:
+    """The same loads against ejabberd and mosquitto, where installed, with wa in the same run."""
+    names = which or list(BROKERS)
+    if unknown := set(names) - set(BROKERS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: only {', '.join(BROKERS)}")
+    settings = settings_of(rounds, seconds, suite, where)
+    finish(peers_scenario.run(settings, names), settings)
 
 
 @app.command()
