@@ -15,10 +15,13 @@ from bench import latency as latency_scenario
 from bench import million as million_scenario
 from bench import mixed as mixed_scenario
 from bench import offline as offline_scenario
+from bench import profile as profile_scenario
 from bench import relay as relay_scenario
 from bench import short as short_scenario
 from bench import storm as storm_scenario
 from bench.micro import run as micro_benchmarks
+from bench.peers import run as peers_scenario
+from bench.peers.brokers import BROKERS
 from bench.report import markdown, show, show_targets
 from bench.results import Report, environment, results_directory
 from bench.servers import revision
@@ -188,6 +191,35 @@ def short(rounds: Rounds = 5, seconds: Seconds = 1.0, suite: Suite = "aesgcm", w
     show_targets(reports, console())
     if not all(report.sound for report in reports):
         raise typer.Exit(1)
+
+
+@app.command()
+def peers(
+    rounds: Rounds = 3,
+    seconds: Seconds = 2.0,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    which: Annotated[list[str] | None, typer.Option(help="ejabberd, mosquitto; all of them if not given.")] = None,
+) -> None:
+    """The same loads against ejabberd and mosquitto, where installed, with wa in the same run."""
+    names = which or list(BROKERS)
+    if unknown := set(names) - set(BROKERS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: only {', '.join(BROKERS)}")
+    settings = settings_of(rounds, seconds, suite, where)
+    finish(peers_scenario.run(settings, names), settings)
+
+
+@app.command()
+def profile(
+    seconds: Seconds = 5.0,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    window: Annotated[int, typer.Option(help="Messages outstanding per pair.")] = 16,
+    other: Annotated[bool, typer.Option("--other-worker", help="Recipients on the other worker.")] = False,
+) -> None:
+    """Where the server's time goes under the relay load, by area and symbol (needs perf)."""
+    settings = settings_of(1, seconds, suite, where)
+    finish(profile_scenario.run(settings, window, other), settings)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -7,7 +7,7 @@ from bench.crowd import Crowd
 from bench.fleets import Fleet, make_pairs
 from bench.generator import start as start_generator
 from bench.judging import Judge, sample_of
-from bench.population import Population, footprint, plan
+from bench.population import Population, plan
 from bench.relay import FLOOR, WARM_S
 from bench.results import Report, Sample, Target
 from bench.servers import Floor, Running
@@ -65,10 +65,10 @@ def relay_runs(report: Report, settings: Settings, judge: Judge, relays: dict[st
 
 def memory(report: Report, population: Population, judge: Judge, crowd: Crowd, more: int) -> None:
     """Reads memory with few connections, with all, and after all of them sent or received a message."""
-    before = footprint(population)
+    before = population.footprint()
     population.login(judge)
     time.sleep(QUIET_S)
-    idle = footprint(population) - before
+    idle = population.footprint() - before
     for fleet, part in zip(population.fleets, population.parts, strict=True):
         half = len(part) // 2
         streams = crowd.streams.take(half)
@@ -79,7 +79,7 @@ def memory(report: Report, population: Population, judge: Judge, crowd: Crowd, m
     for fleet in population.fleets:
         judge.take("everybody active once", fleet.answer())
     time.sleep(QUIET_S)
-    again = footprint(population) - before
+    again = population.footprint() - before
     for label, used in (("idle", idle), ("idle again after traffic", again)):
         sample: Sample = {
             "server_bytes": used.server / more,

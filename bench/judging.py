@@ -21,8 +21,10 @@ def sample_of(load: Load, per: str = "delivered", *, times: bool = True) -> Samp
         "server_busy": load.server_cpu.total / load.wall_s,
         "generator_busy": load.generator_cpu.total / load.wall_s,
         "bytes": (load.counts["bytes_in"] + load.counts["bytes_out"]) / n,
-        "records": (load.counts["records_in"] + load.counts["records_out"]) / n,
     }
+    records = load.counts["records_in"] + load.counts["records_out"]
+    if records:
+        sample["records"] = records / n
     ticks = load.server_cpu.user + load.server_cpu.system
     if ticks:
         sample["system_share"] = load.server_cpu.system / ticks

@@ -9,7 +9,7 @@ from bench.crowd import Crowd
 from bench.generator import Load
 from bench.histogram import Histogram
 from bench.judging import Judge, sample_of
-from bench.population import Footprint, Population, footprint, plan
+from bench.population import Footprint, Population, plan
 from bench.results import Report, Target
 from bench.servers import Running
 from bench.settings import Settings
@@ -42,21 +42,20 @@ def run(settings: Settings, connections: int, talk_s: float) -> Report:
     )
     with Running() as running:
         population = Population(running, settings, crowd, made)
-        before = footprint(population)
         began = time.perf_counter()
         cpu = kernel.cpu_of(population.server.pids())
         logins = population.login(judge)
         seconds = time.perf_counter() - began
         login_cpu = kernel.cpu_of(population.server.pids()) - cpu
         time.sleep(SETTLE_S)
-        used = footprint(population) - before
+        full = population.footprint()
         held = population.live()
         ramp(report, logins, held, seconds, login_cpu)
         quiet(report, population)
         if held:
             talk(report, population, judge, crowd, talk_s)
         final(report, population, connections)
-        shares(report, used, held)
+        shares(report, full - population.empty, full, held)
     judge.judge()
     return report
 
@@ -118,19 +117,26 @@ def final(report: Report, population: Population, connections: int) -> None:
         report.faults.append(f"{held} of {connections} held at the end, {dropped} dropped: not passed")
 
 
-def shares(report: Report, used: Footprint, held: int) -> None:
-    """Bytes per connection, and which part of the whole is the kernel's, the server's and the clients'."""
+def shares(report: Report, used: Footprint, full: Footprint, held: int) -> None:
+    """Bytes per connection, and which part of the whole is the kernel's, the server's and the clients'.
+
+    used: what the connections added; full: with the processes themselves.
+    """
     n = max(held, 1)
-    whole = max(used.available, 1)
     sample = {
         "server_bytes": used.server / n,
         "client_bytes": used.client / n,
         "kernel_bytes": (used.available - used.server - used.client) / n,
         "all_bytes": used.available / n,
     }
-    report.find("per connection", "all held").samples.append(sample)
+    report.find("per connection", "added by the connections").samples.append(sample)
+    whole = {"server_bytes": full.server / n, "client_bytes": full.client / n}
+    report.find("per connection", "whole processes").samples.append(whole)
     report.targets.append(Target("server process bytes per connection", used.server / n, 256, True, "B"))
+    everything = max(used.available, 1)
     report.notes.append(
-        f"of {used.available / 2**30:.2f} GiB: server {used.server / whole:.0%}, clients {used.client / whole:.0%},"
-        f" kernel {1 - (used.server + used.client) / whole:.0%}"
+        f"the connections took {used.available / 2**30:.2f} GiB: server {used.server / everything:.0%},"
+        f" clients {used.client / everything:.0%}, kernel {1 - (used.server + used.client) / everything:.0%};"
+        f" the processes without them {(full.server - used.server) / 2**30:.2f} GiB on the server's side"
+        f" and {(full.client - used.client) / 2**30:.2f} GiB on the clients'"
     )

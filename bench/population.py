@@ -63,6 +63,34 @@ def plan(connections: int, descriptors: int) -> Plan:
     return Plan(connections, workers, clients, descriptors)
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes in use, by who uses them."""
+
+    server: int
+    client: int
+    kernel: int
+    available: int
+
+    def __sub__(self, other: "Footprint") -> "Footprint":
+        return Footprint(
+            self.server - other.server,
+            self.client - other.client,
+            self.kernel - other.kernel,
+            other.available - self.available,  # what became unavailable
+        )
+
+
+def footprint(server: list[int], clients: list[int]) -> Footprint:
+    """Of these processes, and of the kernel."""
+    return Footprint(
+        kernel.memory_of(server),
+        kernel.memory_of(clients),
+        kernel.kernel_memory(),
+        kernel.meminfo()["MemAvailable"],
+    )
+
+
 class Population:
     """The clients of a plan: devices 0..connections-1 of the crowd, one generator process per source address."""
 
@@ -80,10 +108,13 @@ class Population:
         ]
         self.addresses = crowd.devices.take(made.connections)
         self.parts = np.array_split(self.addresses, made.clients)
+        self.empty = self.footprint()  # every process is there, no client is
         self.fleets = [Fleet.make(child, self.server, "crowd", settings) for child in self.children]
         for k, fleet in enumerate(self.fleets):
             fleet.add(self.parts[k], FIRST_SOURCE + k)
-        self.peak_login_s = 0.0
+
+    def footprint(self) -> Footprint:
+        return footprint(self.server.pids(), self.client_pids())
 
     def client_pids(self) -> list[int]:
         return [child.pid for child in self.children]
@@ -116,30 +147,3 @@ class Population:
                 shown.update(task, completed=done, note=f"{available:.1f} GiB free, {dropped} dropped")
                 time.sleep(SHOW_S)
             shown.update(task, completed=int(self.progress[:, column].sum()))
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes in use, by who uses them."""
-
-    server: int
-    client: int
-    kernel: int
-    available: int
-
-    def __sub__(self, other: "Footprint") -> "Footprint":
-        return Footprint(
-            self.server - other.server,
-            self.client - other.client,
-            self.kernel - other.kernel,
-            other.available - self.available,  # what became unavailable
-        )
-
-
-def footprint(population: Population) -> Footprint:
-    return Footprint(
-        kernel.memory_of(population.server.pids()),
-        kernel.memory_of(population.client_pids()),
-        kernel.kernel_memory(),
-        kernel.meminfo()["MemAvailable"],
-    )

@@ -10,7 +10,8 @@ from bench.results import Report, Series, Target
 
 METRICS = {
     "per_s": ("per s", "{:,.0f}"),
-    "cpu_us": ("CPU µs", "{:.2f}"),
+    "share": ("share", "{:.1%}"),
+    "cpu_us": ("CPU µs", "{:.3f}"),
     "login_ms": ("CPU ms", "{:.3f}"),
     "server_busy": ("busy", "{:.0%}"),
     "system_share": ("in kernel", "{:.0%}"),

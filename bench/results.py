@@ -18,6 +18,7 @@ ALL_ON = (
     "Nothing is switched off: accounts, registry, Noise IK, custody with its 50 ms linger, mailbox with fsync, "
     "receipts, budgets and counters are those of `wa serve` with its default settings."
 )
+SETTINGS = ("fs.file-max", "net.core.somaxconn", "net.ipv4.tcp_mem", "net.ipv4.tcp_congestion_control")
 Sample = dict[str, float]
 
 
@@ -107,7 +108,7 @@ def environment(revision: str, suite: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "cipher": {1: "ChaCha20-Poly1305", 2: "AES-256-GCM"}[suite],
         "when": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "sysctl": {name: setting(name) for name in ("fs.file-max", "net.core.somaxconn", "net.ipv4.tcp_mem")},
+        "sysctl": {name: setting(name) for name in SETTINGS},
         "semantics": ALL_ON,
     }
     return found
