@@ -9,7 +9,7 @@ everything since the last commit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from sim.ledger import ACCEPTED, DELIVERED, LATER, REFUSED, Key
 from sim.line import Broken, Line

@@ -15,7 +15,7 @@ class SimHost(Host):
         self,
         net: SimNet,
         target: int,
-        others: dict[int, "SimHost"],
+        others: dict[int, SimHost],
         on_death: Callable[[], None] | None,
         key_pool: int = 0,
     ) -> None: ...
