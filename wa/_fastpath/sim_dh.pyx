@@ -15,6 +15,8 @@ cdef extern from *:
     #include <stdint.h>
     #include <string.h>
 
+    int sodium_init(void);                     /* sodium.h would declare what is defined below */
+
     #define WA_SLOTS 32768u                    /* 3 MiB; a full slot is simply replaced */
 
     struct wa_slot { unsigned char n[32], p[32], q[32]; unsigned char base, used; };

@@ -224,7 +224,8 @@ class ChatApp(App[None]):
             case Disconnected(reason):
                 left = max(0, round(self._retry_at - time.monotonic()))
                 text = Text(f"○ again in {left} s · {reason}" if left else "◌ connecting …", AMBER)
-        self.query_one("#state", Static).update(text)
+        for state in self.query("#state").results(Static):  # none any more while the app closes
+            state.update(text)
 
     def _show_banner(self) -> None:
         banner = self.query_one("#banner", Static)
