@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from wa import limits
 from wa._fastpath import delivery
 from wa._fastpath.conntable import DirectoryFace, sizes
-from wa.wire.methods import PRIORITY, Kind
+from wa.wire.methods import PRIORITY, RETENTION_S, Kind
 
 # Few numbers, so that look-ups hit, and neighbours, so that probe sequences overlap.
 ADDRESSES = st.integers(1, 400).map(lambda n: (15551230000 + n) << 8 | 1)
@@ -68,6 +68,4 @@ def test_the_fast_path_and_the_catalogue_agree_on_priorities() -> None:
 
 
 def test_every_kind_has_a_bounded_retention() -> None:
-    from wa.wire.methods import RETENTION_S
-
     assert max(RETENTION_S.values()) == limits.RETENTION_S

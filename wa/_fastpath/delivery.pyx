@@ -352,7 +352,7 @@ cdef int acknowledge(Core* w, Conn* c, uint64_t first, uint64_t count) noexcept 
     cdef uint64_t s
     cdef uint32_t slot
     cdef Entry* e
-    if first == 0 or first + count > c.seq_next:
+    if first == 0 or first >= c.seq_next or count > c.seq_next - first:
         return -1
     if a == NULL or a.ring == NULL:
         return 0              # everything was acknowledged before: an answer to a resend

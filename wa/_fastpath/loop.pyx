@@ -52,7 +52,7 @@ cdef enum:
     CHECK_TURNS = 16              # debug build: turns between two looks at the invariants
     SLAB_KEPT_BYTES = 4 << 20     # free buffers kept once a second; the rest goes back to the system
     CODE_SHUTTING_DOWN = 16
-    RESPONSE_BYTES_MAX = 60000
+    RESPONSE_BYTES_MAX = 32768    # limits.REQUEST_BODY_BYTES_MAX: what the frame codec carries
 
 cdef class Loop:
     cdef Core* w
