@@ -75,7 +75,7 @@ EXPLANATION: dict[Code, str] = {
     Code.SLOW_READER: "the peer does not read what it is sent",
     Code.NOT_RESPONDING: "deliveries were not acknowledged after every resend",
     Code.SHUTTING_DOWN: "the server is stopping; reconnect",
-    Code.IDLE_TIMEOUT: "nothing was heard from the peer, not even a ping",
+    Code.IDLE_TIMEOUT: "no whole record was heard from the peer in time, not even a ping",
     Code.INTERNAL: "the server failed; the fault is logged there",
     Code.NOT_PERMITTED: "this frame or request is not permitted before the device is registered",
     Code.UNKNOWN_METHOD: "this request method is not known",

@@ -22,7 +22,7 @@ REKEY_MESSAGES = 1 << 16  # Noise Rekey() of a direction after this many message
 
 # --- time to authenticate and stay ----------------------------------------------------------------
 HANDSHAKE_STEP_MS_MAX = 10_000
-AUTHENTICATE_MS_MAX = 30_000  # from accept to the first transport frame
+AUTHENTICATE_MS_MAX = 30_000  # from accept to the first transport frame; also for one whole record to arrive
 IDLE_MS_MAX = 330_000  # a client pings at least every 300 s
 PING_INTERVAL_MS = 300_000
 REGISTERING_MS_MAX = 300_000  # a person looks for the code; a later verify may come on a new connection

@@ -1,5 +1,6 @@
 """Whatever is thrown at the listener ends in a named error or a closed connection; a chatting pair notices nothing."""
 
+import contextlib
 import random
 import socket
 import struct
@@ -400,3 +401,20 @@ def test_an_insane_length_behind_a_full_sender_window(tmp_path: Path) -> None:
         assert alice.closed_with() == Code.RECORD_TOO_LARGE
     finally:
         rig.stop()
+
+
+def test_a_record_that_never_ends_is_not_waited_for(rig: Rig) -> None:
+    """A live client drips one byte at a time: bytes alone keep nobody alive, only whole records do."""
+    mallory = rig.phone(M, key=KEY)
+    mallory.session.send_record(b"\x80\x7f" + bytes(127))
+    record = mallory.session.bytes_to_send()
+    pause = threading.Event()
+    started = time.monotonic()
+    with pytest.raises(Closed) as end:
+        for byte in record:
+            mallory.sock.sendall(bytes([byte]))
+            if not pause.wait(0.05):
+                with contextlib.suppress(TimeoutError):
+                    mallory.next(0.001)
+    assert end.value.args[0] == Code.IDLE_TIMEOUT
+    assert time.monotonic() - started < 5

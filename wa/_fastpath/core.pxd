@@ -95,6 +95,7 @@ ctypedef struct Active:
     uint8_t* sealed               # bytes the socket has not taken yet
     Entry** ring                  # WINDOW_MAX slots, slot = seq % WINDOW_MAX; NULL when nothing is in flight
     DrainState* drain
+    uint64_t partial_since_ms     # since when in_buf holds an incomplete record
     uint64_t stalled_since_ms     # since when `sealed` has not moved, 0 = not stalled
     uint32_t in_n, in_capacity
     uint32_t plain_n, plain_capacity

@@ -444,6 +444,8 @@ cdef void conn_timer(Core* w, Conn* c) noexcept nogil:
             e = a.ring[s % WINDOW_MAX]
             if e != NULL and e.sent_ms + w.bounds.resend_after_ms < deadline:
                 deadline = e.sent_ms + w.bounds.resend_after_ms
+    if a != NULL and a.in_n and not c.flags & FLAG_PAUSED and a.partial_since_ms + w.bounds.authenticate_ms < deadline:
+        deadline = a.partial_since_ms + w.bounds.authenticate_ms
     if a != NULL and a.stalled_since_ms and a.stalled_since_ms + w.bounds.authenticate_ms < deadline:
         deadline = a.stalled_since_ms + w.bounds.authenticate_ms
     timer_set(&w.wheel, &c.timer, deadline)

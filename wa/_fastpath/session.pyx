@@ -72,7 +72,6 @@ cdef void session_readable(Core* w, Conn* c) noexcept nogil:
             begin_close(w, c, 0, 0)
         return
     w.stats.bytes_in += n
-    c.heard_s = <uint32_t>(w.now_ms // 1000)
     if into == w.read_buf:
         keep(w, c, w.read_buf, <uint32_t>n, consume(w, c, w.read_buf, <uint32_t>n))
     else:
@@ -100,6 +99,8 @@ cdef void keep(Core* w, Conn* c, const uint8_t* data, uint32_t n, uint32_t used)
     cdef Active* a
     if c.active != NULL:
         mark_dirty(w, c)
+        if rest == 0:
+            c.active.partial_since_ms = 0
     if rest == 0 or c.fd < 0 or c.state == CONN_CLOSING or c.flags & (FLAG_DOOMED | FLAG_EOF):
         return
     if c.state == CONN_HELLO:
@@ -117,6 +118,10 @@ cdef void keep(Core* w, Conn* c, const uint8_t* data, uint32_t n, uint32_t used)
         return
     memcpy(a.in_buf, data + used, rest)
     a.in_n = rest
+    if used or a.partial_since_ms == 0:
+        a.partial_since_ms = w.now_ms
+        if c.state == CONN_LIVE:
+            conn_timer(w, c)
 
 
 cdef uint32_t consume(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogil:
@@ -165,6 +170,7 @@ cdef void on_record(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogil:
         begin_close(w, c, CODE_DECRYPT_FAILED, 0)
         return
     w.stats.records_in += 1
+    c.heard_s = <uint32_t>(w.now_ms // 1000)     # a whole record: bytes alone keep nobody alive
     while at < plain_n and c.state != CONN_CLOSING and not c.flags & (FLAG_DOOMED | FLAG_EOF):
         used = frame_parse(data + at, <size_t>(plain_n - at), &f)
         if used <= 0:
@@ -189,6 +195,7 @@ cdef void session_resume(Core* w, Conn* c) noexcept nogil:
     c.flags &= ~FLAG_PAUSED
     conn_watch(w, c)
     if c.active != NULL and c.active.in_n:
+        c.active.partial_since_ms = w.now_ms       # it was we who did not read
         consume_kept(w, c)
 
 
@@ -428,6 +435,11 @@ cdef void session_timer(Core* w, Conn* c) noexcept nogil:
         begin_close(w, c, CODE_HANDSHAKE_TIMEOUT, 0)
         return
     if w.now_ms >= <uint64_t>c.heard_s * 1000 + w.bounds.idle_ms:
+        begin_close(w, c, CODE_IDLE_TIMEOUT, 0)
+        return
+    if c.active != NULL and c.active.in_n and not c.flags & FLAG_PAUSED and (
+        w.now_ms >= c.active.partial_since_ms + w.bounds.authenticate_ms
+    ):
         begin_close(w, c, CODE_IDLE_TIMEOUT, 0)
         return
     if c.active != NULL and c.active.stalled_since_ms and (
