@@ -65,14 +65,15 @@ def _told(device: Device, sender: Device, message: Row) -> list[Line]:
 
 def traced(ring_dirs: list[Path], ids: set[int]) -> list[Step]:
     """The recorded stages of these envelopes, over all lives of the workers."""
-    found: set[Step] = set()  # a ring is kept under several names
+    found: dict[tuple[int, int, str, int, int], Step] = {}  # a ring is kept under several names, read at several times
     for directory in ring_dirs:
         try:
-            for id_ in ids:
-                found.update(steps(directory, id_))
+            of_directory = [step for id_ in ids for step in steps(directory, id_)]
         except LocalError:
             continue  # nothing was traced there
-    return sorted(found)
+        for step in of_directory:
+            found.setdefault((step.worker, step.serial, step.stage, step.sender, step.recipient), step)
+    return sorted(found.values())
 
 
 def _step(step: Step, history: History) -> Line:

@@ -53,10 +53,7 @@ class Killer:
 
     def _kill_client(self) -> bool:
         alive: list[Person] = [each for each in self.arena.people.persons.values() if each.pid > 0 and each.wanted]
-        if not alive:
-            return False
-        self.arena.rng.choice(alive).signal(signal.SIGKILL)
-        return True
+        return bool(alive) and self.arena.rng.choice(alive).signal(signal.SIGKILL)
 
     def _kill_server(self, victim: Victim) -> bool:
         server = self.arena.server

@@ -83,10 +83,16 @@ class Person:
         self.peers = numbers
         self.do("peers", numbers=numbers)
 
-    def signal(self, number: signal.Signals) -> None:
-        if self.pid > 0:
-            self.killed = self.killed or number is signal.SIGKILL
-            os.kill(self.pid, number)  # the zygote has not waited for it yet, or told us
+    def signal(self, number: signal.Signals) -> bool:
+        """False when its process has just ended by itself."""
+        if self.pid <= 0:
+            return False
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        self.killed = self.killed or number is signal.SIGKILL
+        return True
 
     def has_told(self, what: str) -> bool:
         """Whether its journal has such an entry, of any life."""
@@ -118,6 +124,7 @@ class People:
         self.persons: dict[str, Person] = {}
         self._control = base / "control.sock"
         self._zygote: asyncio.subprocess.Process | None = None
+        self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, name: str, number: str, device: int, *, early_ack: bool = False) -> Person:
@@ -152,7 +159,8 @@ class People:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         if self._zygote is not None:
             assert self._zygote.stdin is not None
             self._zygote.stdin.close()

@@ -25,7 +25,7 @@ from wa.storage.layout import open_layout
 
 START_S_MAX = 60.0
 STOP_S_MAX = 40.0
-RINGS_KEPT = 200  # kills
+RINGS_KEPT = 100  # kills
 ARENA = 64 << 20  # bytes: a full mailbox of the largest envelopes
 READY = re.compile(rb"ready: 127\.0\.0\.1:(\d+), ")
 ROOT = Path(__file__).parent.parent

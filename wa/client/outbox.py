@@ -5,9 +5,12 @@
                                                +---- 10 s, reconnect, try_later, mailbox_full
 
 Everything that must survive is in the store; this object only remembers what it wrote on this connection and
-whom it leaves alone for a while, so it can be thrown away with the connection.  Envelopes to one recipient
-are written in order, at most `limits.SENDER_WINDOW_MAX` unanswered in all.  A recipient whose envelope was
-refused for now is paused as a whole: then everything unanswered to it is written again, oldest first.
+whom it leaves alone for a while, so it can be thrown away with the connection.
+
+A *lane* is one priority to one recipient, and what goes through it arrives in the order of sending: the next
+envelope is written only once the one before is answered.  Were two on their way, the first could be refused
+for now, or be lost with a worker that dies, and the second taken.  At most `limits.SENDER_WINDOW_MAX` lanes
+are busy.  A recipient whose envelope was refused for now is paused as a whole.
 """
 
 import asyncio
@@ -25,13 +28,21 @@ from wa.e2e.errors import InvalidBundle
 from wa.e2e.keys import PreKeyBundle
 from wa.errors import Code, RemoteError
 from wa.ids import DEVICE_MAX, address_of, device_of, number_of, redact
-from wa.wire.methods import Method
+from wa.wire.methods import PRIORITY, Kind, Method
 
 log = logging.getLogger("wa.client")
 
 PREPARATIONS_MAX = 8  # numbers whose devices and bundles are fetched at the same time
 FINAL = frozenset({Code.ACCOUNT_UNKNOWN, Code.NUMBER_INVALID, Code.BAD_PARAMS})
 KEYLESS_TRIES_MAX = 3  # then a device that never uploaded keys is left out, when another one has some
+
+
+Lane = tuple[int, int]
+"""(recipient, priority)"""
+
+
+def _lane(recipient: int, kind: int) -> Lane:
+    return recipient, PRIORITY[Kind(kind)]
 
 
 class Wire(Protocol):
@@ -64,7 +75,9 @@ class Outbox:
         self._group = group
         self._loop = asyncio.get_running_loop()
         self._in_flight: dict[tuple[int, int], tuple[Entry, float]] = {}
-        self._cursor = 0
+        self._busy: set[Lane] = set()  # those of what is in flight
+        self._ready: dict[Lane, None] = {}  # in order: free, and perhaps with something to write
+        self._cursor = 0  # what waits is in known lanes up to this seq
         self._paused: dict[int, float] = {}  # recipient -> loop time until which it is left alone
         self._refused: dict[int, Backoff] = {}
         self._waiting: dict[int, float] = {}  # number -> loop time of its next preparation
@@ -95,33 +108,50 @@ class Outbox:
         self.wake()
 
     def answered(self, recipient: int, envelope_id: int) -> None:
-        self._in_flight.pop((recipient, envelope_id), None)
+        lane = self._landed(recipient, envelope_id)
+        if lane is not None:
+            self._ready[lane] = None
         if recipient in self._refused:
             self._refused[recipient].reset()
 
     def refused_for_now(self, recipient: int, envelope_id: int) -> None:
-        """try_later or mailbox_full: the recipient is paused, and then sent everything unanswered again."""
-        self._in_flight.pop((recipient, envelope_id), None)
+        """try_later or mailbox_full: the recipient is paused, and then written to again."""
+        self._landed(recipient, envelope_id)
         if recipient not in self._refused:
             timing = self._timing
             self._refused[recipient] = Backoff(timing.refused_backoff_ms_min, timing.refused_backoff_ms_max)
         if self._paused.get(recipient, 0.0) <= self._loop.time():
             self._paused[recipient] = self._loop.time() + self._refused[recipient].next_s()
 
+    def _landed(self, recipient: int, envelope_id: int) -> Lane | None:
+        """Its lane, which is free now; None when it was not in flight."""
+        found = self._in_flight.pop((recipient, envelope_id), None)
+        if found is None:
+            return None
+        lane = _lane(recipient, found[0].kind)
+        self._busy.discard(lane)
+        return lane
+
+    def _find_lanes(self) -> None:
+        outbox = self._account.outbox
+        while page := outbox.waiting(self._cursor, limits.CLIENT_PAGE_MESSAGES):
+            for seq, recipient, kind in page:
+                self._cursor = seq
+                self._ready[_lane(recipient, kind)] = None
+
     def _pump(self) -> None:
-        account = self._account
+        self._find_lanes()
         entries: list[Entry] = []
         now = self._loop.time()
-        while (room := limits.SENDER_WINDOW_MAX - len(self._in_flight)) > 0:
-            page = account.outbox.pending(self._cursor, room)
-            if not page:
-                break
-            for entry in page:
-                self._cursor = entry.seq
-                key = (entry.recipient, entry.id)
-                if key in self._in_flight or not self._may_send(entry.recipient, now):
-                    continue
-                self._in_flight[key] = (entry, now)
+        while self._ready and len(self._in_flight) < limits.SENDER_WINDOW_MAX:
+            lane = next(iter(self._ready))
+            del self._ready[lane]
+            if lane in self._busy or not self._may_send(lane[0], now):
+                continue  # it is ready again when it is answered, or found again by a rescan
+            entry = self._account.outbox.next_to(*lane)
+            if entry is not None:
+                self._busy.add(lane)
+                self._in_flight[entry.recipient, entry.id] = (entry, now)
                 entries.append(entry)
         self._write(entries)
 

@@ -12,6 +12,11 @@ from wa.client.schema import signed, unsigned
 from wa.client.store import Store
 from wa.errors import Code
 from wa.ids import number_of
+from wa.wire.methods import PRIORITY, Kind
+
+KINDS_OF = {
+    priority: tuple(kind for kind in Kind if PRIORITY[kind] == priority) for priority in sorted(set(PRIORITY.values()))
+}
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,23 @@ class OutboxTable:
             (above_seq, count),
         )
         return [Entry(row[0], row[1], unsigned(row[2]), row[3], row[4]) for row in rows]
+
+    def waiting(self, above_seq: int, count: int) -> list[tuple[int, int, int]]:
+        """(seq, recipient, kind) of the next envelopes without a receipt, in order of sending."""
+        return self._db.execute(
+            "SELECT seq, recipient, kind FROM outbox WHERE state = 0 AND seq > ? ORDER BY seq LIMIT ?",
+            (above_seq, count),
+        ).fetchall()
+
+    def next_to(self, recipient: int, priority: int) -> Entry | None:
+        """The oldest envelope of this priority to this device without a receipt."""
+        kinds = KINDS_OF[priority]
+        row = self._db.execute(
+            "SELECT seq, recipient, id, kind, ciphertext FROM outbox WHERE state = 0 AND recipient = ?"
+            f" AND kind IN ({', '.join('?' * len(kinds))}) ORDER BY seq LIMIT 1",
+            (recipient, *kinds),
+        ).fetchone()
+        return None if row is None else Entry(row[0], row[1], unsigned(row[2]), row[3], row[4])
 
     def accepted_by_number(self) -> dict[int, list[tuple[int, int, int, int]]]:
         """(recipient, id, kind, accepted at) of what is accepted and not known to be delivered."""

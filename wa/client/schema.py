@@ -82,6 +82,9 @@ STEPS: tuple[str, ...] = (
     CREATE INDEX outbox_accepted ON outbox (seq) WHERE state = 1;
     CREATE INDEX outbox_of ON outbox (message);
     """,
+    """
+    CREATE INDEX outbox_next ON outbox (recipient, seq) WHERE state = 0;
+    """,
 )
 
 
