@@ -84,9 +84,7 @@ class Door:
         if not owner.alive:
             loop.respond(event.conn, event.request_id, Code.REQUEST_TIMEOUT, pack({}))
             return
-        waiting = [
-            owner.loop.is_waiting(number << 8 | device, event.address, id_) for device, id_ in asked["items"]
-        ]
+        waiting = [owner.loop.is_waiting(number << 8 | device, event.address, id_) for device, id_ in asked["items"]]
         loop.respond(event.conn, event.request_id, 0, pack({"waiting": waiting}))
 
 
@@ -117,9 +115,7 @@ class Worker:
     def start(self) -> None:
         world, s = self.world, self.world.settings
         self.host = SimHost(world.net, self.k, world.hosts, self._died, s.key_pool)
-        self.store = SimMailStore(
-            world.net, STORE_TARGETS + self.k, self.disk, sync=s.fsync, control=s.store_control
-        )
+        self.store = SimMailStore(world.net, STORE_TARGETS + self.k, self.disk, sync=s.fsync, control=s.store_control)
         self.store.latency_ns, self.store.jitter_ns = s.disk_ns, s.disk_jitter_ns
         self.loop = Loop(
             worker=self.k,
@@ -215,7 +211,7 @@ class Worker:
             self._check_cap(rows)
         self.rows = len(rows)
 
-    def _check_cap(self, rows: list[tuple[int, int, int]]) -> None:
+    def _check_cap(self, rows: list[tuple[int, ...]]) -> None:
         counts: dict[int, int] = {}
         for row in rows:
             recipient = row[0] if row not in self.disk.damaged else 0

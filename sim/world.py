@@ -76,8 +76,8 @@ class World:
         self.faults = Faults(self)
 
     def _links(self, tcp: Link, bus: Link) -> None:
-        for local, l in ((False, tcp), (True, bus)):
-            self.net.link(local, l.latency_ns, l.jitter_ns, l.split_percent, l.short_percent, l.limit_bytes)
+        for local, k in ((False, tcp), (True, bus)):
+            self.net.link(local, k.latency_ns, k.jitter_ns, k.split_percent, k.short_percent, k.limit_bytes)
 
     def _make_devices(self) -> None:
         for n, devices in enumerate(self.settings.devices_of):
