@@ -18,6 +18,7 @@ FAULTS: Final = (
     "mute",
     "crash_worker",
     "crash_midway",
+    "restart",
     "crash_all",
     "power_loss",
     "resize",

@@ -102,6 +102,7 @@ class Worker:
         self.not_before_ns = 0
         self.armed_ns = 0  # a wake for not_before_ns is on the agenda
         self.stalled_disk = False
+        self.stopping = False
         self.rows = 0
 
     @property
@@ -154,6 +155,20 @@ class Worker:
             self.world.refused = True
         self.loop = self.host = self.store = None
 
+    def stop(self) -> None:
+        """SIGTERM: clients are told, everything is committed, and the process ends by itself."""
+        host, loop, store = self.host, self.loop, self.store
+        self.world.ledger.event(self.name, "stops")
+        host.on_wait = lambda ns: self.world.pump(host, ns)
+        loop.stop()
+        self.stopping = True
+        loop.run()
+        self.stopping = False
+        if self.host is host:  # it was not killed meanwhile
+            store.kill()
+            host.kill()
+            self.bury()
+
     def lose_power(self, torn_ops: int | None) -> None:
         """torn_ops: so many operations of the batch that was being written survive."""
         if self.loop is None:
@@ -176,7 +191,7 @@ class Worker:
         self.world.net.wake(self.k, self.due_ns)
 
     def turn(self) -> None:
-        if not self.alive:
+        if not self.alive or self.stopping:
             return
         net = self.world.net
         now = net.now_ns
