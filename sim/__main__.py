@@ -51,7 +51,9 @@ def run(
     console.print(", ".join(f"{n} {name}" for name, n in sorted(total.counts.items())), style="dim", soft_wrap=True)
     for failure in total.failures:
         rules = ", ".join(sorted(set(failure.rules)))
-        console.print(f"seed {failure.seed} violates {rules}: {failure.text}", style="red", soft_wrap=True, markup=False)
+        console.print(
+            f"seed {failure.seed} violates {rules}: {failure.text}", style="red", soft_wrap=True, markup=False
+        )
     if total.failed:
         if total.failures[0].rules != ["process"]:
             print(explain(total.failures[0].seed, faults=kinds))

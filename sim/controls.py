@@ -1,7 +1,7 @@
 """Negative controls: the environment breaks one promise on purpose, and the checkers must notice.
 
-Each names the rule that has to fail.  With the promise kept, the same seeds and faults pass; a control that is not caught, or
-a positive run that fails, makes the whole fail.
+Each names the rules that have to fail.  With the promise kept, the same seeds and faults pass; a control that is not
+caught, or a positive run that fails, makes the whole fail.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,5 @@ def run_control(control: Control) -> Outcome:
             caught.setdefault(violation.rule, seed)
         if all(rule in caught for rule in control.rules):
             break
-    alarms = [
-        seed for seed in POSITIVE_SEEDS if play(settings_of(seed, faults=control.faults)).ledger.violations
-    ]
+    alarms = [seed for seed in POSITIVE_SEEDS if play(settings_of(seed, faults=control.faults)).ledger.violations]
     return Outcome(control, caught, alarms)

@@ -191,9 +191,9 @@ class Device:
                 self.hang_up(f"refused {line.refusal}" if line.refusal else "connection ended")
 
     def _on_frame(self, f: frames.RawFrame) -> None:
-        type_, kind, code, address, id_, number, extra, body = f
+        type_, _, code, address, id_, number, extra, body = f
         if type_ in (DELIVER, DELIVER_QUEUED):
-            self._on_delivery(type_, kind, address, id_, number, body)
+            self._on_delivery(f)
         elif type_ == STORED_RECEIPT:
             self._in_flight(number)
             self._on_receipt(address, id_, extra, code, number)
@@ -213,13 +213,14 @@ class Device:
 
     def _in_flight(self, seq: int) -> None:
         if seq in self.acked:
-            return                # sent again while our acknowledgement was on its way
+            return  # sent again while our acknowledgement was on its way
         self.unacked.add(seq)
         window = self.world.settings.bound("delivery_window_max")
         if len(self.unacked) > window or seq - min(self.unacked) >= window:
             self.world.ledger.violate("window", f"{self.who}: {len(self.unacked)} unacknowledged, seq {seq}")
 
-    def _on_delivery(self, type_: int, kind: int, sender: int, id_: int, seq: int, body: bytes) -> None:
+    def _on_delivery(self, f: frames.RawFrame) -> None:
+        type_, kind, _, sender, id_, seq, _, body = f
         key = (sender, self.address, id_)
         known = (sender, id_) in self.seen
         detail = f"seq {seq}" + (" queued" if type_ == DELIVER_QUEUED else "") + (" known" if known else "")
@@ -413,8 +414,8 @@ class Device:
         for key, level in self.level.items():
             if level == ACCEPTED and key not in self.gone and key not in self.heard:
                 by_number.setdefault(key[0] >> 8, []).append(key)
-        for number, keys in by_number.items():
-            keys = keys[:STATUS_MAX]
+        for number, believed in by_number.items():
+            keys = believed[:STATUS_MAX]
             self.asked[self.next_request] = keys
             items = [[recipient & 0xFF, id_] for recipient, id_ in keys]
             body = pack({"number": number, "items": items})

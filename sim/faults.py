@@ -126,6 +126,8 @@ class Faults:
         def back() -> None:
             # It had committed without acknowledging: a real client would only do so by crashing.
             device.mute = False
+            if self.calm:
+                return
             if device.line is not None:
                 device.crash()
 
@@ -151,6 +153,13 @@ class Faults:
         if worker.alive:
             worker.crash()
             self.restart_later(worker)
+
+    def restart(self) -> None:
+        worker = self._worker()
+        if worker.alive and not worker.stopping:
+            worker.stop()
+            if not worker.alive and worker in self.world.workers:
+                self.restart_later(worker)
 
     def crash_midway(self) -> None:
         worker = self._worker()

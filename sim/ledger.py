@@ -27,9 +27,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sim.history import History, short
-from wa._fastpath.delivery import priority
 from wa.errors import Code
-from wa.wire.methods import RETENTION_S, Kind
+from wa.wire.methods import PRIORITY, RETENTION_S, Kind
 
 Key = tuple[int, int, int]
 """(sender, recipient, id)"""
@@ -73,7 +72,9 @@ class Violation:
 
 
 class Ledger:
-    def __init__(self, history: History, clock: "Clock", disorder: Callable[[], bool], redelivers: Callable[[], bool]) -> None:
+    def __init__(
+        self, history: History, clock: "Clock", disorder: Callable[[], bool], redelivers: Callable[[], bool]
+    ) -> None:
         """disorder: may an envelope have been refused, or lost between workers, without its sender hearing so?
         redelivers: may what was acknowledged have been delivered again?
         """
@@ -112,8 +113,12 @@ class Ledger:
 
     def told(self, key: Key, level: int, code: int, stored: bool) -> None:
         """A receipt reached the sender."""
-        self.event(short(key[0]), Code(code).name.lower() if level == REFUSED else LEVEL[level], key,
-                   "stored receipt" if stored else "")
+        self.event(
+            short(key[0]),
+            Code(code).name.lower() if level == REFUSED else LEVEL[level],
+            key,
+            "stored receipt" if stored else "",
+        )
         envelope = self.envelopes.get(key)
         if envelope is None:
             self.violate("refused", "a receipt for what was never sent", key)
@@ -193,9 +198,9 @@ class Ledger:
         if e.shown > 1:
             self.violate("twice", f"shown {e.shown} times", key)
             return
-        before = self._order[key[0], key[1], priority(e.kind)]
+        before = self._order[key[0], key[1], PRIORITY[Kind(e.kind)]]
         refused_unheard = e.sent_times > 1 and self.disorder()
-        if not e.retried and not self.may_have_expired(e) and not refused_unheard:
+        if not e.retried and not e.damaged and not self.may_have_expired(e) and not refused_unheard:
             late = [other for other in before if other.order > e.order and not other.retried]
             if late:
                 self.violate("order", f"shown after #{late[0].key[2]}, which was sent later", key)
@@ -220,7 +225,7 @@ class Ledger:
                 continue
             if e.accepted and not e.shown and not e.final:
                 if e.not_waiting and self.may_have_expired(e):
-                    self.counts["expired_untold"] += 1      # its report went down with a connection or a worker
+                    self.counts["expired_untold"] += 1  # its report went down with a connection or a worker
                 else:
                     self.violate("lost", "accepted, then neither shown nor reported", key)
             elif key in knows and knows[key] == "unanswered":

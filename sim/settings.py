@@ -18,6 +18,7 @@ FAULTS: Final = (
     "mute",
     "crash_worker",
     "crash_midway",
+    "restart",
     "crash_all",
     "power_loss",
     "resize",
@@ -124,10 +125,8 @@ def settings_of(
 ) -> Settings:
     """Deterministic: the same arguments give the same settings.  faults=() is a run without any."""
     rng = random.Random(f"settings {seed}")
-    if faults is None:
-        kinds = tuple(f for f in FAULTS if rng.random() < rng.choice([0.2, 0.6]))
-    else:
-        kinds = faults
+    drawn = tuple(f for f in FAULTS if rng.random() < rng.choice([0.2, 0.6]))
+    kinds = drawn if faults is None else faults
     active = rng.choice([4, 8, 8, 15]) * SECOND
     tcp, bus = _link(rng, False), _link(rng, True)
     commit_ns = rng.choice([0, 2 * MS, 40 * MS, 500 * MS])

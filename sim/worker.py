@@ -84,9 +84,7 @@ class Door:
         if not owner.alive:
             loop.respond(event.conn, event.request_id, Code.REQUEST_TIMEOUT, pack({}))
             return
-        waiting = [
-            owner.loop.is_waiting(number << 8 | device, event.address, id_) for device, id_ in asked["items"]
-        ]
+        waiting = [owner.loop.is_waiting(number << 8 | device, event.address, id_) for device, id_ in asked["items"]]
         loop.respond(event.conn, event.request_id, 0, pack({"waiting": waiting}))
 
 
@@ -104,6 +102,7 @@ class Worker:
         self.not_before_ns = 0
         self.armed_ns = 0  # a wake for not_before_ns is on the agenda
         self.stalled_disk = False
+        self.stopping = False
         self.rows = 0
 
     @property
@@ -117,9 +116,7 @@ class Worker:
     def start(self) -> None:
         world, s = self.world, self.world.settings
         self.host = SimHost(world.net, self.k, world.hosts, self._died, s.key_pool)
-        self.store = SimMailStore(
-            world.net, STORE_TARGETS + self.k, self.disk, sync=s.fsync, control=s.store_control
-        )
+        self.store = SimMailStore(world.net, STORE_TARGETS + self.k, self.disk, sync=s.fsync, control=s.store_control)
         self.store.latency_ns, self.store.jitter_ns = s.disk_ns, s.disk_jitter_ns
         self.loop = Loop(
             worker=self.k,
@@ -158,6 +155,20 @@ class Worker:
             self.world.refused = True
         self.loop = self.host = self.store = None
 
+    def stop(self) -> None:
+        """SIGTERM: clients are told, everything is committed, and the process ends by itself."""
+        host, loop, store = self.host, self.loop, self.store
+        self.world.ledger.event(self.name, "stops")
+        host.on_wait = lambda ns: self.world.pump(host, ns)
+        loop.stop()
+        self.stopping = True
+        loop.run()
+        self.stopping = False
+        if self.host is host:  # it was not killed meanwhile
+            store.kill()
+            host.kill()
+            self.bury()
+
     def lose_power(self, torn_ops: int | None) -> None:
         """torn_ops: so many operations of the batch that was being written survive."""
         if self.loop is None:
@@ -180,7 +191,7 @@ class Worker:
         self.world.net.wake(self.k, self.due_ns)
 
     def turn(self) -> None:
-        if not self.alive:
+        if not self.alive or self.stopping:
             return
         net = self.world.net
         now = net.now_ns
@@ -215,7 +226,7 @@ class Worker:
             self._check_cap(rows)
         self.rows = len(rows)
 
-    def _check_cap(self, rows: list[tuple[int, int, int]]) -> None:
+    def _check_cap(self, rows: list[tuple[int, ...]]) -> None:
         counts: dict[int, int] = {}
         for row in rows:
             recipient = row[0] if row not in self.disk.damaged else 0

@@ -76,8 +76,8 @@ class World:
         self.faults = Faults(self)
 
     def _links(self, tcp: Link, bus: Link) -> None:
-        for local, l in ((False, tcp), (True, bus)):
-            self.net.link(local, l.latency_ns, l.jitter_ns, l.split_percent, l.short_percent, l.limit_bytes)
+        for local, k in ((False, tcp), (True, bus)):
+            self.net.link(local, k.latency_ns, k.jitter_ns, k.split_percent, k.short_percent, k.limit_bytes)
 
     def _make_devices(self) -> None:
         for n, devices in enumerate(self.settings.devices_of):
@@ -128,21 +128,30 @@ class World:
         self._loop()
 
     def _loop(self) -> None:
-        net = self.net
         for _ in range(EVENTS_MAX):
-            target = net.next_wake()
-            if target == AGENDA:
-                self._due()
-                if self._ended:
-                    return
-            elif target >= 64:
-                self.devices[target - 64].on_wake()
-            elif target >= STORE_TARGETS:
-                if target - STORE_TARGETS < len(self.workers):
-                    self.workers[target - STORE_TARGETS].commit()
-            elif target < len(self.workers):
-                self.workers[target].turn()
+            self._event()
+            if self._ended:
+                return
         self.ledger.violate("unresolved", "the simulation does not come to rest")
+
+    def _event(self) -> None:
+        target = self.net.next_wake()
+        if target == AGENDA:
+            self._due()
+        elif target >= 64:
+            self.devices[target - 64].on_wake()
+        elif target >= STORE_TARGETS:
+            if target - STORE_TARGETS < len(self.workers):
+                self.workers[target - STORE_TARGETS].commit()
+        elif target < len(self.workers):
+            self.workers[target].turn()
+
+    def pump(self, host: SimHost, ns: int) -> None:
+        """The world goes on while one worker, which is stopping, waits for its sockets and its disk."""
+        until = self.net.now_ns + ns
+        self.after(ns, lambda: None)
+        while self.net.now_ns < until and not host.dead and not host.ready():
+            self._event()
 
     def _write(self) -> None:
         sender = self.rng.choice(self.devices)

@@ -49,6 +49,7 @@ cdef enum:
     SWEEP_ITEMS = 4096
     TIMERS_PER_TURN = 4096        # a storm of timers must not starve the sockets
     STOP_MS = 5000
+    DRAIN_POLL_MS = 20            # while stopping: no tick and no bus retry any more, only sockets and the disk
     CHECK_TURNS = 16              # debug build: turns between two looks at the invariants
     SLAB_KEPT_BYTES = 4 << 20     # free buffers kept once a second; the rest goes back to the system
     CODE_SHUTTING_DOWN = 16
@@ -105,7 +106,7 @@ cdef class Loop:
             until = w.custody.oldest.linger_until_ms
         if timeout < 0 or until < w.now_ms + timeout:
             timeout = <int>(until - w.now_ms) if until > w.now_ms else 0
-        if w.resume_head != NONE_INDEX or w.cold_n or self.stopping:
+        if w.resume_head != NONE_INDEX or w.cold_n:
             timeout = 0
         return timeout
 
@@ -349,7 +350,7 @@ cdef class Loop:
         with nogil:
             self.step_after_cold()
             while (w.conns.live_n or w.batch != NULL or w.batch_submitted_no != w.batch_done_no) and w.now_ms < deadline:
-                self.step_poll(self.wait_ms())
+                self.step_poll(DRAIN_POLL_MS)
                 self.step_after_cold()
         delete_no_more(w)
         self.close_bus_listener()

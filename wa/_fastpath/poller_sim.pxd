@@ -20,6 +20,7 @@ ctypedef struct SimState:         # what the kernel knows of one process
     uint32_t rotate               # where the next wait() starts to look
     uint32_t key_pool             # ephemeral keys come from so many; 0 = fresh ones
     uint64_t dies_in              # external calls until the process dies; 0 = it lives on
+    uint64_t afterlife_ns         # a dead process goes on until it notices, outside of time
     uint8_t woken
     uint8_t dead
     void* owner                   # the SimHost, borrowed, NULL once it is gone
@@ -32,4 +33,6 @@ cdef class SimHost(Host):
     cdef int bus_fd
     cdef int listener_fd
     cdef object on_death
+    cdef public object on_wait    # called with the ns that a wait() may last; None: it never waits
     cdef void died(self) noexcept
+    cdef void waits(self, uint64_t ns) noexcept

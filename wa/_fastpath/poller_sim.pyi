@@ -11,6 +11,9 @@ class SimHost(Host):
     many fixed ones; 0 = always fresh.
     """
 
+    on_wait: Callable[[int], object] | None
+    """Called with the ns that a wait() with nothing to report may last.  None: no wait() lasts."""
+
     def __init__(
         self,
         net: SimNet,

@@ -90,12 +90,16 @@ cdef void release(SimState* s) noexcept nogil:
 # --- the table ---------------------------------------------------------------------------------------------
 
 cdef int sim_wait(Poller* p, PollEvent* out, int out_max, int timeout_ms) noexcept nogil:
-    """Never waits: the scheduler outside has moved the clock to where something is to be done."""
+    """Does not wait by itself: the scheduler outside has moved the clock, or moves it now, when a loop that stops waits."""
     cdef SimState* s = <SimState*>p.state
     cdef uint32_t i, k, mask
     cdef int count = 0
     cdef SimFd* f
+    if timeout_ms > 0 and s.owner != NULL and not s.dead:
+        with gil:
+            (<SimHost>s.owner).waits(<uint64_t>timeout_ms * 1000000)
     if s.dead:
+        s.afterlife_ns += 1000000
         return 0
     if s.woken:
         s.woken = 0
@@ -277,7 +281,8 @@ cdef void sim_close(Poller* p, int fd) noexcept nogil:
 
 
 cdef uint64_t sim_now_ns(Poller* p) noexcept nogil:
-    return (<SimState*>p.state).net.now_ns
+    cdef SimState* s = <SimState*>p.state
+    return s.net.now_ns + s.afterlife_ns
 
 
 cdef uint64_t sim_wall_ms(Poller* p) noexcept nogil:
@@ -405,6 +410,10 @@ cdef class SimHost(Host):
     @property
     def open_fds(self) -> int:
         return sum(1 for i in range(self.s.fds_n) if self.s.fds[i].end != NULL)
+
+    cdef void waits(self, uint64_t ns) noexcept:
+        if self.on_wait is not None and not self.ready():
+            self.on_wait(ns)
 
     cdef void died(self) noexcept:
         if self.on_death is not None:
