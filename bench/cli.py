@@ -211,15 +211,17 @@ def peers(
 
 @app.command()
 def profile(
+    *,
     seconds: Seconds = 5.0,
     suite: Suite = "aesgcm",
     where: Where = None,
     window: Annotated[int, typer.Option(help="Messages outstanding per pair.")] = 16,
     other: Annotated[bool, typer.Option("--other-worker", help="Recipients on the other worker.")] = False,
+    logins: Annotated[bool, typer.Option("--logins", help="Logins instead of messages.")] = False,
 ) -> None:
-    """Where the server's time goes under the relay load, by area and symbol (needs perf)."""
+    """Where the server's time goes under the relay load or logins, by area and symbol (needs perf)."""
     settings = settings_of(1, seconds, suite, where)
-    finish(profile_scenario.run(settings, window, other), settings)
+    finish(profile_scenario.run(settings, window, other_worker=other, logins=logins), settings)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

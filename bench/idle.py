@@ -7,7 +7,7 @@ from bench.crowd import Crowd
 from bench.fleets import Fleet, make_pairs
 from bench.generator import start as start_generator
 from bench.judging import Judge, sample_of
-from bench.population import Population, plan
+from bench.population import Footprint, Population, plan
 from bench.relay import FLOOR, WARM_S
 from bench.results import Report, Sample, Target
 from bench.servers import Floor, Running
@@ -15,9 +15,10 @@ from bench.settings import Settings
 
 FEW_EACH = 128  # connections of each client process when memory is read for the first time
 QUIET_S = 1.5  # an active connection has to be small again a second after its last byte
-FEW, MANY = "relay, 16 outstanding, few idle", "relay, 16 outstanding, all idle"
 SERVER = "wa serve"
+STEPS = (0.1, 0.33, 1.0)  # of all connections, after the few
 PROCESS_BYTES_MAX = 256.0
+GROWTH_MAX = 1.1
 
 
 def run(settings: Settings, connections: int) -> Report:
@@ -35,38 +36,78 @@ def run(settings: Settings, connections: int) -> Report:
         for label, measured in ((SERVER, population.server), (FLOOR, running.add(Floor(settings.server_cores)))):
             relays[label] = Fleet.make(generator, measured, label, settings)
             make_pairs(relays[label], crowd, crowd.devices.take(n, 0), crowd.devices.take(n, 0))
-        population.login(judge, FEW_EACH)
-        relay_runs(report, settings, judge, relays, FEW)
-        memory(report, population, judge, crowd, connections - made.clients * FEW_EACH)
-        relay_runs(report, settings, judge, relays, MANY)
+        counts = ramp(report, settings, judge, crowd, population=population, relays=relays)
         report.parameters["held"] = population.live()
         if population.live() != connections or population.dropped():
             report.faults.append(f"{population.live()} of {connections} held, {population.dropped()} dropped")
     judge.judge()
-    few = report.ratio("", report.find(SERVER, FEW), report.find(FLOOR, FEW), "cpu_us")
-    many = report.ratio("", report.find(SERVER, MANY), report.find(FLOOR, MANY), "cpu_us")
-    growth = many.value / few.value
-    name = f"relay CPU with {connections} idle / with few, each as a multiple of the floor"
-    report.targets.append(Target(name, growth, 1.1, True, "×", many.low / few.high, many.high / few.low))
+    set_targets(report, counts)
     return report
 
 
-def relay_runs(report: Report, settings: Settings, judge: Judge, relays: dict[str, Fleet], load_name: str) -> None:
-    """Server and floor in turn: hours may lie between few and many, and the machine drifts."""
-    with settings.progress(load_name, (settings.rounds + 1) * len(relays)) as step:
+def load_name(idle: int) -> str:
+    return f"relay, 16 outstanding, {idle:,} idle"
+
+
+def ramp(
+    report: Report,
+    settings: Settings,
+    judge: Judge,
+    crowd: Crowd,
+    *,
+    population: Population,
+    relays: dict[str, Fleet],
+) -> list[int]:
+    """Few connections, then more and more, with a relay load at each step; returns how many there were."""
+    counts = []
+    longest = len(population.parts[0])
+    steps = [FEW_EACH, *(max(FEW_EACH, int(longest * part)) for part in STEPS)]
+    before = population.footprint()
+    for upto in steps:
+        population.login(judge, upto)
+        counts.append(population.live())
+        if upto == steps[-1]:
+            memory(report, population, judge, crowd, before=before, more=counts[-1] - counts[0])
+        relay_runs(report, settings, judge, relays, load_name(counts[-1]))
+        if upto == FEW_EACH:  # after the relay, whose buffers then are in both readings
+            time.sleep(QUIET_S)
+            before = population.footprint()
+    return counts
+
+
+def relay_runs(report: Report, settings: Settings, judge: Judge, relays: dict[str, Fleet], name: str) -> None:
+    """Server and floor in turn: minutes may lie between few and many, and the machine drifts."""
+    with settings.progress(name, (settings.rounds + 1) * len(relays)) as step:
         for round_ in range(settings.rounds + 1):
             for label, relay in relays.items():
                 step(label)
                 load = relay.load("run", seconds=settings.seconds if round_ else WARM_S, window=16)
-                judge.take(f"{label}, {load_name}", load)
+                judge.take(f"{label}, {name}", load)
                 if round_:
-                    report.find(label, load_name).samples.append(sample_of(load))
+                    report.find(label, name).samples.append(sample_of(load))
 
 
-def memory(report: Report, population: Population, judge: Judge, crowd: Crowd, more: int) -> None:
-    """Reads memory with few connections, with all, and after all of them sent or received a message."""
-    before = population.footprint()
-    population.login(judge)
+def set_targets(report: Report, counts: list[int]) -> None:
+    ratios = []
+    for count in counts:
+        found = report.find(SERVER, load_name(count)), report.find(FLOOR, load_name(count))
+        ratios.append(report.ratio("", *found, "cpu_us"))
+    few, many = ratios[0], ratios[-1]
+    name = f"relay CPU with {counts[-1]:,} idle / with {counts[0]:,}, each as a multiple of the floor"
+    growth = Target(name, many.value / few.value, GROWTH_MAX, True, "×", many.low / few.high, many.high / few.low)
+    report.targets.append(growth)
+    report.plots["idle_cost"] = {
+        "idle": counts,
+        "ratio": [one.value for one in ratios],
+        "low": [one.low for one in ratios],
+        "high": [one.high for one in ratios],
+    }
+
+
+def memory(
+    report: Report, population: Population, judge: Judge, crowd: Crowd, *, before: Footprint, more: int
+) -> None:
+    """With all connections, `more` than `before`, and again after all of them sent or received a message."""
     time.sleep(QUIET_S)
     idle = population.footprint() - before
     for fleet, part in zip(population.fleets, population.parts, strict=True):
@@ -80,6 +121,11 @@ def memory(report: Report, population: Population, judge: Judge, crowd: Crowd, m
         judge.take("everybody active once", fleet.answer())
     time.sleep(QUIET_S)
     again = population.footprint() - before
+    cached = population.server.stats()["slab_cached_bytes"]
+    report.notes.append(
+        f"after the traffic the workers keep {cached:,} bytes of buffers for reuse, {cached / more:.0f} a connection"
+        f" here; that is bounded per worker ({population.plan.workers} of them), however many connections it has"
+    )
     for label, used in (("idle", idle), ("idle again after traffic", again)):
         sample: Sample = {
             "server_bytes": used.server / more,

@@ -121,8 +121,10 @@ def needs(connections: int, processes: int, clients: int) -> list[Need]:
         "net.ipv4.tcp_max_syn_backlog": 1_024,
         "kernel.pid_max": 8 * processes + 4_096,
         "kernel.threads-max": 16 * processes + 4_096,
-        "net.netfilter.nf_conntrack_max": 2 * connections,
     }
+    # The table matters only where something tracks connections: without rules the count stays 0.
+    if int(setting("net.netfilter.nf_conntrack_count") or 0):
+        wanted["net.netfilter.nf_conntrack_max"] = 2 * connections
     short = []
     for name, least in wanted.items():
         have = setting(name)

@@ -126,17 +126,18 @@ def shares(report: Report, used: Footprint, full: Footprint, held: int) -> None:
     sample = {
         "server_bytes": used.server / n,
         "client_bytes": used.client / n,
-        "kernel_bytes": (used.available - used.server - used.client) / n,
+        "kernel_bytes": used.kernel / n,
         "all_bytes": used.available / n,
     }
     report.find("per connection", "added by the connections").samples.append(sample)
     whole = {"server_bytes": full.server / n, "client_bytes": full.client / n}
     report.find("per connection", "whole processes").samples.append(whole)
     report.targets.append(Target("server process bytes per connection", used.server / n, 256, True, "B"))
-    everything = max(used.available, 1)
+    everything = max(used.server + used.client + used.kernel, 1)
     report.notes.append(
-        f"the connections took {used.available / 2**30:.2f} GiB: server {used.server / everything:.0%},"
-        f" clients {used.client / everything:.0%}, kernel {1 - (used.server + used.client) / everything:.0%};"
+        f"the connections took {everything / 2**30:.2f} GiB ({used.available / 2**30:.2f} GiB less are available):"
+        f" server {used.server / everything:.0%}, clients {used.client / everything:.0%},"
+        f" kernel {used.kernel / everything:.0%};"
         f" the processes without them {(full.server - used.server) / 2**30:.2f} GiB on the server's side"
         f" and {(full.client - used.client) / 2**30:.2f} GiB on the clients'"
     )

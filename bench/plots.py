@@ -31,6 +31,9 @@ def draw(report: Report, directory: Path) -> list[Path]:
     if "latency" in report.plots:
         counts = report.plots["latency"]
         made.append(save(directory / f"{report.scenario}-latency", partial(latency, counts)))
+    if "idle_cost" in report.plots:
+        found = report.plots["idle_cost"]
+        made.append(save(directory / f"{report.scenario}-cost", partial(idle_cost, found)))
     if any(series.values("kernel_bytes") for series in report.series):
         made.append(save(directory / f"{report.scenario}-memory", partial(memory, report)))
     return made
@@ -67,11 +70,24 @@ def latency(counts: Mapping[str, list[int]], axes: Axes) -> None:
         kept = (values > 0) & (above > 0)
         axes.plot(-np.log10(above[kept]), BOUNDS[1:][kept] / 1e6, label=label)
     axes.set_yscale("log")
-    axes.set_xticks(range(7), ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"])
+    nines = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %"]
+    shown = min(len(nines) - 1, int(np.ceil(axes.get_xlim()[1])))
+    axes.set_xticks(range(shown + 1), nines[: shown + 1])
     axes.set_xlabel("quantile")
     axes.set_ylabel("ms")
     axes.grid(alpha=0.3)
     axes.legend()
+
+
+def idle_cost(found: Mapping[str, list[float]], axes: Axes) -> None:
+    """CPU per relayed message as a multiple of the floor's, against how many connections are idle meanwhile."""
+    ratio = np.array(found["ratio"])
+    whiskers = np.abs(np.array([found["low"], found["high"]]) - ratio)
+    axes.errorbar(found["idle"], ratio, yerr=whiskers, marker="o", capsize=3)
+    axes.set_xlabel("idle connections held")
+    axes.set_ylabel("server CPU per message / floor's")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
 
 
 def memory(report: Report, axes: Axes) -> None:

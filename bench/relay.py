@@ -6,7 +6,7 @@ from bench.crowd import Crowd
 from bench.fleets import Fleet, make_pairs
 from bench.generator import start as start_generator
 from bench.judging import Judge, sample_of
-from bench.results import Report, Target
+from bench.results import Report, Series, Target
 from bench.servers import Floor, Running, Sizing, WaServe
 from bench.settings import Settings
 
@@ -93,3 +93,14 @@ def set_targets(report: Report) -> None:
         low, high = same.spread("bytes")
         bytes_ = Target(f"{load}: bytes per message with receipt", same.median("bytes"), 340, True, "B", low, high)
         report.targets.append(bytes_)
+        report.notes.append(ceilings(load, same, report.find(FLOOR, load)))
+
+
+def ceilings(load: str, server: Series, floor: Series) -> str:
+    """What one core could do at this cost: whoever has the lowest ceiling sets the rate."""
+    parts = [
+        f"generator {1e6 / server.median('generator_cpu_us'):,.0f}",
+        f"server {1e6 / server.median('cpu_us'):,.0f}",
+        f"floor {1e6 / floor.median('cpu_us'):,.0f}",
+    ]
+    return f"{load}, messages/s that a core has CPU for: {', '.join(parts)}; who has least sets the rate"
