@@ -25,6 +25,7 @@ from faults.report import SHOWN_MAX, Outcome
 from faults.server import Server, ServerFailed
 from wa import limits
 from wa.client.account import STEPS
+from wa.errors import LocalError
 
 NUMBERS = tuple(f"+1555123{n:04}" for n in range(1, 10))
 SETTLE_S_MAX = 90.0
@@ -182,6 +183,15 @@ class Arena:
     def _all_delivered(self, missing: int) -> bool:
         found = [person.stored() for person in self.people.persons.values()]
         return self._all_answered() and sum(stored.accepted for stored in found if stored is not None) <= missing
+
+    def serves(self, without: list[int]) -> bool:
+        """Every worker serves, and none of these processes is left."""
+        try:
+            workers = self.server.status()["workers"]
+        except LocalError:
+            return False
+        ready = [worker["pid"] for worker in workers if worker["ready"]]
+        return len(ready) == self.server.workers and not set(ready) & set(without)
 
     def answered(self, person: Person) -> int:
         return (person.stored() or Stored()).answered

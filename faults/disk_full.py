@@ -14,6 +14,7 @@ TMPFS_BYTES = 64 << 20
 LEFT_BYTES = 256 << 10  # what the ballast leaves
 SIZE = 30_000
 MESSAGES = 80  # of SIZE: more than there is room for, less than a mailbox takes
+TALK = 150
 ROSTER = {"ann": (NUMBERS[0], 1), "bob": (NUMBERS[1], 1), "cid": (NUMBERS[2], 1)}
 
 
@@ -43,11 +44,11 @@ def free_bytes(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def fill(ballast: Path) -> None:
-    """Takes all but LEFT_BYTES."""
+def fill(ballast: Path, left_bytes: int = 0) -> None:
+    """Takes all the space but `left_bytes`."""
     fd = os.open(ballast, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        room = free_bytes(ballast.parent) - LEFT_BYTES
+        room = free_bytes(ballast.parent) - left_bytes
         if room > 0:
             os.posix_fallocate(fd, 0, os.fstat(fd).st_size + room)
     finally:
@@ -76,11 +77,16 @@ async def _play(ground: Arena, outcome: Outcome) -> None:
     workers = server.worker_pids()
     await ground.people.stop(bob)
     accepted = await _until_refused(ground, ballast)
-    # Full, and everything that was accepted is readable; others, who are connected, talk on without the disk.
-    cid.do("burst", to=NUMBERS[0], n=5, size=100)
+    # To the last byte: others, who are connected, talk on without the disk.
+    fill(ballast)
+    cid.do("burst", to=NUMBERS[0], n=TALK, size=100)
+    await ground.until(lambda: not ground.unanswered(cid), "two who are connected could not talk on the full disk")
+    # Workers that are killed now come back, and everything that was accepted is readable.
+    server.kill_workers(workers)
+    await ground.until(lambda: ground.serves(workers), "the killed workers did not come back on the full disk")
+    workers = server.worker_pids()
     ground.people.start(bob)
     await ground.until(lambda: ground.shown(bob) >= accepted, "what was accepted before the disk was full did not come")
-    await ground.until(lambda: not ground.unanswered(cid), "two who are connected could not talk on the full disk")
     await ground.people.stop(bob)
     # Full again, and then there is space: nobody restarts anything.
     await _until_refused(ground, ballast)
@@ -105,7 +111,7 @@ async def _until_refused(ground: Arena, ballast: Path) -> int:
     """Fills the disk and then the rest of it with messages for bob.  -> how many of ann's are answered by then."""
     ann = ground.people.persons["ann"]
     before = ground.refused()
-    fill(ballast)
+    fill(ballast, LEFT_BYTES)
     ann.do("burst", to=NUMBERS[1], n=MESSAGES, size=SIZE)
     await ground.until(lambda: ground.refused() > before, "a full disk was not noticed")
     return ground.answered(ann)

