@@ -51,6 +51,7 @@ OUTPUT_BYTES_MAX = 1_048_576  # pending output of one connection; more means it 
 BUS_BUFFER_BYTES_MAX = 16_777_216  # to one peer worker; over it new envelopes are refused with try_later
 BATCH_BYTES_MAX = 8_388_608  # one mailbox batch; over it new envelopes wait with their senders
 BATCH_OPS_MAX = 8_192
+CALL_WAKE_AGAIN_MS = 10_000  # a call is kept 60 s and many envelopes set one up: up to six pushes, not one each
 
 # --- accounts and keys ------------------------------------------------------------------------------
 SHARDS = 1_024  # fixed when a data directory is made; 1,024 spreads evenly over up to 256 workers
@@ -122,6 +123,7 @@ assert RECORD_PLAIN_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX + 1 + 5 + 8 + 8 + 5 + 3
 assert HANDSHAKE_STEP_MS_MAX <= AUTHENTICATE_MS_MAX
 assert PING_INTERVAL_MS < IDLE_MS_MAX
 assert LINGER_MS < RESEND_AFTER_MS
+assert CALL_WAKE_AGAIN_MS < RETENTION_CALL_S * 1_000
 assert DELIVERY_WINDOW_MAX <= MAILBOX_ENVELOPES_MAX
 assert DELIVERY_WINDOW_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX
 assert OUTPUT_BYTES_MAX > DELIVERY_WINDOW_BYTES_MAX + RECORD_PLAIN_BYTES_MAX
