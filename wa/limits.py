@@ -68,6 +68,8 @@ KEY_FETCHES_PER_PAIR_PER_DAY_MAX = 100  # (requester, target): nobody drains ano
 SIGNED_PREKEY_DAYS_MAX = 7
 DEVICE_NAME_BYTES_MAX = 64
 STATUS_ITEMS_MAX = 256
+PUSH_PLATFORM_BYTES_MAX = 32
+PUSH_TOKEN_BYTES_MAX = 4_096  # FCM asks for room; the endpoint URL of a UnifiedPush device has up to 1,000
 VERIFY_RETRY_S = 300  # after a success the same device may repeat register.verify: its answer can get lost
 
 # --- cold path ----------------------------------------------------------------------------------------

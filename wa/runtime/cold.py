@@ -22,7 +22,7 @@ from wa.metrics import Counters
 from wa.runtime.peer_calls import Call, PeerCalls, Reply, decode
 from wa.runtime.registry_thread import Job, RegistryThread
 from wa.services.base import AddDevice, Answer, Effect, Notify, RemoveDevice, Request, Site, failed
-from wa.services.table import READS
+from wa.services.table import READS, Chore
 from wa.storage.registry import Registry, View
 from wa.wire import methods
 from wa.wire.methods import Method, Who
@@ -160,7 +160,7 @@ class ColdPath:
 
     def _execute(self, view: View, job: Job) -> None:
         assert isinstance(job.tag, Connected | Peer)
-        if job.method in READS:
+        if isinstance(job.method, Method) and job.method in READS:
             request = Request(
                 view, self._site, job.caller, job.static_key, job.peer, self._now_ms(), self._loop.is_waiting
             )
@@ -172,7 +172,7 @@ class ColdPath:
         elif not self._changes.submit(job):
             self._finish(job.tag, job.method, failed(RemoteError(Code.TRY_LATER)))
 
-    def _finish(self, route: Route, method: Method, answer: Answer) -> None:
+    def _finish(self, route: Route, method: Method | Chore, answer: Answer) -> None:
         self._respond(route, answer)
         for effect in answer.effects:
             self._carry_out(route, effect)
