@@ -47,7 +47,9 @@ class Endpoint:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.open.set()
         self._server.shutdown()
         self._server.server_close()
@@ -86,5 +88,5 @@ def read_request(stream: Any) -> tuple[bytes, bytes] | None:
         if not line:
             return None
         head += line
-    (length,) = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
-    return head, stream.read(length)
+    headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+    return head, stream.read(int(headers[b"content-length"]))

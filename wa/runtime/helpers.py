@@ -35,9 +35,9 @@ class _State:
     helper: Helper
     due: float = 0.0
     started: float = 0.0
-    pause_ms: int = limits.HELPER_PAUSE_MS_MIN
+    pause_ms: int = field(default_factory=lambda: limits.HELPER_PAUSE_MS_MIN)
     restarts: int = 0
-    child: Child | None = field(default=None)
+    child: Child | None = None
 
 
 Spawn = Callable[[str, Callable[[socket.socket], None], int], Child]
@@ -51,6 +51,7 @@ class Helpers:
     ) -> None:
         self._states = [_State(helper) for helper in helpers]
         self._spawn, self._selector, self._log = spawn, selector, log
+        self._stopping = False
 
     @property
     def children(self) -> dict[str, Child]:
@@ -91,6 +92,7 @@ class Helpers:
 
     def stop(self) -> None:
         """None is started any more."""
+        self._stopping = True
         for state in self._states:
             state.due = float("inf")
 
@@ -106,6 +108,9 @@ class Helpers:
     def _on_death(self, state: _State, child: Child, reason: str) -> None:
         child.close(self._selector)
         state.child = None
+        if self._stopping:
+            self._log.info("helper_stopped", name=state.helper.name, pid=child.pid, reason=reason)
+            return
         now = time.monotonic()
         if (now - state.started) * 1_000 >= limits.HELPER_STEADY_MS:
             state.pause_ms = limits.HELPER_PAUSE_MS_MIN

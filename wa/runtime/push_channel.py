@@ -78,7 +78,7 @@ class Report:
     def decode(cls, data: bytes) -> "Report":
         match _unpack(data):
             case [bytes(incarnation), list(rows)]:
-                return cls(incarnation, tuple((id_, Outcome(outcome)) for id_, outcome in rows))
+                return cls(incarnation, tuple(_outcome(row) for row in rows))
         raise LocalError("a datagram of the push gateway is no report")
 
 
@@ -155,6 +155,13 @@ def _wake(row: object) -> Wake:
         case [bytes(id_), int(address), str(platform), str(token)]:
             return Wake(id_, address, platform, token)
     raise LocalError("a wake-up has an id, an address, a platform and a token")
+
+
+def _outcome(row: object) -> tuple[bytes, Outcome]:
+    match row:
+        case [bytes(id_), int(outcome)]:
+            return id_, Outcome(outcome)
+    raise LocalError("what became of a wake-up is its id and an outcome")
 
 
 def _pack(message: list[object]) -> bytes:
