@@ -19,7 +19,7 @@ from wa.wire.methods import Kind, Method
 
 from .endpoint import Endpoint
 from .rig import Phone, until
-from .test_serve import ALICE, BOB, Server, key
+from .test_serve import ALICE, BOB, Server, key, wa
 
 TOKEN = "the-token-of-bobs-device"
 SECRET = b"a body that nobody but Bob may see"
@@ -188,9 +188,22 @@ def test_an_endpoint_that_is_down_for_a_while(start: Start, endpoint: Endpoint) 
     endpoint.wait_for(3)
     town.settled()
     assert len({body["id"] for body in endpoint.bodies}) == 1
-    until(lambda: town.gateway()["stats"].get("push_sent") == 1)
+    until(lambda: bool(town.gateway()["stats"].get("push_sent") == 1))
     assert town.gateway()["stats"]["push_failed"] == 2
     assert {"push_fails", "push_works_again"} <= set(town.server.events())
+
+
+def test_what_the_operator_sees(start: Start, endpoint: Endpoint) -> None:
+    town = start(f"webhook:{endpoint.url}")
+    town.send()
+    until(lambda: bool(town.gateway()["stats"].get("push_sent") == 1))
+    data = str(town.server.data)
+    shown = wa("status", "--data-dir", data, COLUMNS="200").stdout
+    (row,) = [line for line in shown.splitlines() if "push" in line]
+    assert str(town.gateway()["pid"]) in row and "ready" in row
+    metrics = wa("status", "--data-dir", data, "--metrics").stdout
+    assert 'wa_push_sent_total{worker="push"} 1.0' in metrics
+    assert "# TYPE wa_push_queued gauge" in metrics and "# TYPE wa_push_pending gauge" in metrics
 
 
 def test_after_a_refusal_the_next_message_wakes_again(start: Start, endpoint: Endpoint) -> None:
