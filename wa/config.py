@@ -7,12 +7,14 @@ environment, which other programs share, only names that are nearly one of ours 
 """
 
 import difflib
+import ipaddress
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from wa import limits
 from wa.errors import LocalError
@@ -45,6 +47,18 @@ class CodeTransport:
 
 
 @dataclass(frozen=True)
+class Push:
+    """How devices that are not connected are woken.
+
+    kind "none": not at all; "file": a line in the file `where`; "webhook": a request to the URL `where`, which
+    is not shown, since it may hold a secret.
+    """
+
+    kind: str = "none"
+    where: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class Config:
     data_dir: Path = Path("wa-data")
     listen: Endpoint = Endpoint("127.0.0.1", 7340)
@@ -52,6 +66,7 @@ class Config:
     linger_ms: int = limits.LINGER_MS
     overflow: str = "refuse"
     code_transport: CodeTransport = CodeTransport(None)
+    push: Push = Push()
     trace: bool = False  # record the stages of every envelope for `wa trace`
     log_level: str = "info"
     log_format: str = "text"
@@ -184,6 +199,36 @@ def _code_transport(value: Any) -> CodeTransport:
     raise ValueError(f'expected "console" or "file:<path>", not {value!r}')
 
 
+def _push(value: Any) -> Push:
+    text = _text(value)
+    kind, _, where = text.partition(":")
+    if text == "none":
+        return Push()
+    if kind == "file" and where:
+        return Push(kind, str(Path(where).expanduser()))
+    if kind == "webhook" and _is_endpoint(where):
+        return Push(kind, where)
+    raise ValueError('expected "none", "file:<path>" or "webhook:https://…" (http:// to this very machine only)')
+
+
+def _is_endpoint(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if not host or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "data_dir": _path,
     "listen": _endpoint,
@@ -191,6 +236,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "linger_ms": _integer(0, limits.RESEND_AFTER_MS - 1),
     "overflow": _one_of(OVERFLOW_POLICIES),
     "code_transport": _code_transport,
+    "push": _push,
     "trace": _boolean,
     "log_level": _one_of(LOG_LEVELS),
     "log_format": _one_of(LOG_FORMATS),

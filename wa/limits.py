@@ -51,6 +51,7 @@ OUTPUT_BYTES_MAX = 1_048_576  # pending output of one connection; more means it 
 BUS_BUFFER_BYTES_MAX = 16_777_216  # to one peer worker; over it new envelopes are refused with try_later
 BATCH_BYTES_MAX = 8_388_608  # one mailbox batch; over it new envelopes wait with their senders
 BATCH_OPS_MAX = 8_192
+CALL_WAKE_AGAIN_MS = 10_000  # a call is kept 60 s and many envelopes set one up: up to six pushes, not one each
 
 # --- accounts and keys ------------------------------------------------------------------------------
 SHARDS = 1_024  # fixed when a data directory is made; 1,024 spreads evenly over up to 256 workers
@@ -67,6 +68,8 @@ KEY_FETCHES_PER_PAIR_PER_DAY_MAX = 100  # (requester, target): nobody drains ano
 SIGNED_PREKEY_DAYS_MAX = 7
 DEVICE_NAME_BYTES_MAX = 64
 STATUS_ITEMS_MAX = 256
+PUSH_PLATFORM_BYTES_MAX = 32
+PUSH_TOKEN_BYTES_MAX = 4_096  # FCM asks for room; the endpoint URL of a UnifiedPush device has up to 1,000
 VERIFY_RETRY_S = 300  # after a success the same device may repeat register.verify: its answer can get lost
 
 # --- cold path ----------------------------------------------------------------------------------------
@@ -89,6 +92,22 @@ OPERATOR_LINE_BYTES_MAX = 4_096
 WORKER_REPORT_BYTES_MAX = 65_536  # one report of a worker to the supervisor: its counters as JSON
 CERTIFICATE_DAYS = 90
 CERTIFICATE_RENEW_DAYS = 30  # renewed at start when less is left
+
+# --- push (runtime/push_gateway.py) ---------------------------------------------------------------------
+PUSH_PENDING_MAX = 16_384  # wake-ups of a worker whose outcome it does not know: FCM's tokens make that 8 MiB
+PUSH_QUEUE_MAX = 65_536  # wake-ups in the gateway, one per device
+PUSH_DATAGRAM_BYTES_MAX = 16_384  # between worker and gateway; holds the longest token and is one recv
+PUSH_SOCKET_BYTES = 262_144  # send and receive buffer: FreeBSD's own would not take such a datagram
+PUSH_REPORT_MS = 100  # outcomes are told to the workers together; they look about once a second
+PUSH_CONCURRENCY_MAX = 64  # requests to the endpoint under way; at 100 ms each that is 640 a second
+PUSH_REQUEST_MS_MAX = 10_000  # one request, from connecting to the end of the answer
+PUSH_RESPONSE_BYTES_MAX = 65_536  # read so that the connection can be used again; a longer one is cut
+PUSH_TRIES_MAX = 8  # with these pauses one to two minutes: an endpoint may be restarted meanwhile
+PUSH_BACKOFF_MS_MIN = 1_000  # doubled and jittered
+PUSH_BACKOFF_MS_MAX = 60_000  # also the most that a Retry-After is heeded
+HELPER_PAUSE_MS_MIN = 500  # before a helper process is started again; doubled while it keeps dying
+HELPER_PAUSE_MS_MAX = 60_000
+HELPER_STEADY_MS = 60_000  # one that lived this long starts with the shortest pause again
 
 # --- end to end (client) ------------------------------------------------------------------------------
 RATCHET_SKIP_MAX = 1_000  # message keys derived in one jump
@@ -122,6 +141,7 @@ assert RECORD_PLAIN_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX + 1 + 5 + 8 + 8 + 5 + 3
 assert HANDSHAKE_STEP_MS_MAX <= AUTHENTICATE_MS_MAX
 assert PING_INTERVAL_MS < IDLE_MS_MAX
 assert LINGER_MS < RESEND_AFTER_MS
+assert CALL_WAKE_AGAIN_MS < RETENTION_CALL_S * 1_000
 assert DELIVERY_WINDOW_MAX <= MAILBOX_ENVELOPES_MAX
 assert DELIVERY_WINDOW_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX
 assert OUTPUT_BYTES_MAX > DELIVERY_WINDOW_BYTES_MAX + RECORD_PLAIN_BYTES_MAX
@@ -130,6 +150,9 @@ assert PREKEYS_LOW < ONE_TIME_PREKEYS_MAX
 assert VERIFY_RETRY_S < CODE_LIFETIME_S
 assert REGISTRY_BATCH_MAX <= REGISTRY_QUEUE_MAX
 assert CLOSE_FLUSH_MS_MAX < STOP_MS_MAX
+assert PUSH_PLATFORM_BYTES_MAX + PUSH_TOKEN_BYTES_MAX + 256 <= PUSH_DATAGRAM_BYTES_MAX <= PUSH_SOCKET_BYTES
+assert PUSH_BACKOFF_MS_MIN < PUSH_BACKOFF_MS_MAX
+assert HELPER_PAUSE_MS_MIN < HELPER_PAUSE_MS_MAX <= HELPER_STEADY_MS
 assert CERTIFICATE_RENEW_DAYS < CERTIFICATE_DAYS
 assert TEXT_BYTES_MAX + TEXT_BYTES_MAX // 16 + 1_024 <= ENVELOPE_BODY_BYTES_MAX
 assert CLIENT_BACKOFF_MS_MIN < CLIENT_BACKOFF_MS_MAX

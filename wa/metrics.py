@@ -24,6 +24,9 @@ GAUGES = frozenset(
         # of the cold path
         "registry_waiting",
         "peer_calls_open",
+        # of push
+        "push_pending",
+        "push_queued",
         # of the mailbox store
         "mailbox_map_bytes",
         "mailbox_used_bytes",
@@ -47,7 +50,7 @@ class Counters:
 
 
 class _Workers(Collector):
-    def __init__(self, stats: Mapping[int, Mapping[str, int]]) -> None:
+    def __init__(self, stats: Mapping[str, Mapping[str, int]]) -> None:
         self._stats = stats
 
     def collect(self) -> Iterator[Metric]:
@@ -56,12 +59,12 @@ class _Workers(Collector):
             metric = family(PREFIX + name, name.replace("_", " "), labels=["worker"])
             for worker, counts in self._stats.items():
                 if name in counts:
-                    metric.add_metric([str(worker)], counts[name])
+                    metric.add_metric([worker], counts[name])
             yield metric
 
 
-def exposition(stats: Mapping[int, Mapping[str, int]]) -> str:
-    """Prometheus text format 0.0.4 of the counters of every worker, labelled by worker number."""
+def exposition(stats: Mapping[str, Mapping[str, int]]) -> str:
+    """Prometheus text format 0.0.4 of the counters of every worker and helper, labelled by its number or name."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Workers(stats))
     return generate_latest(registry).decode()

@@ -25,6 +25,7 @@ from wa.storage.records import (
     Device,
     DeviceKeys,
     OneTimeKey,
+    PushToken,
     Record,
     ip_subject,
 )
@@ -37,6 +38,7 @@ DEVICE = Device(ADDRESS, b"s" * 32, "Büro", 100)
 KEYS = DeviceKeys(ADDRESS, b"i" * 32, U32_MAX, b"k" * 32, b"g" * 64, 12)
 CODE = CodeRecord(NUMBER, b"h" * 32, b"salt", 700, 2)
 BUDGET = Budget(NUMBER, "codes", 100, 3)
+PUSH = PushToken(ADDRESS, "fcm", "token ü", 100)
 
 
 class Lmdb:
@@ -124,6 +126,7 @@ ANY_RECORD = st.one_of(
     st.builds(OneTimeKey, U64, st.integers(0, U32_MAX), KEY),
     st.builds(CodeRecord, U64, KEY, st.binary(), TIME, st.integers(0, 9)),
     st.builds(Budget, U64, st.text(min_size=1, max_size=16), TIME, TIME),
+    st.builds(PushToken, U64, st.text(), st.text(), TIME),
 )
 
 
@@ -169,7 +172,7 @@ def test_a_hashed_ip_is_never_a_phone_number() -> None:
 
 def test_what_was_put_is_read_back_also_after_reopening(backend: Lmdb | Memory) -> None:
     registry = backend.open()
-    put(registry, ACCOUNT, DEVICE, KEYS, CODE, BUDGET)
+    put(registry, ACCOUNT, DEVICE, KEYS, CODE, BUDGET, PUSH)
     put_one_time(registry, ADDRESS, 5, 0, U32_MAX)
     for _ in range(2):
         with registry.read() as view:
@@ -178,6 +181,7 @@ def test_what_was_put_is_read_back_also_after_reopening(backend: Lmdb | Memory) 
             assert view.device_keys(ADDRESS) == KEYS
             assert view.code(NUMBER) == CODE
             assert view.budget(NUMBER, "codes") == BUDGET
+            assert view.push_token(ADDRESS) == PUSH
             assert [key.key_id for key in view.one_time_keys(ADDRESS)] == [0, 5, U32_MAX]
             assert view.one_time_count(ADDRESS) == 3
             assert list(view.accounts()) == [ACCOUNT]
@@ -196,6 +200,7 @@ def test_what_is_not_there_is_none(registry: Registry) -> None:
         assert view.device_keys(ADDRESS) is None
         assert view.code(NUMBER) is None
         assert view.budget(NUMBER, "codes") is None
+        assert view.push_token(ADDRESS) is None
         assert view.one_time_count(ADDRESS) == 0
         assert list(view.accounts()) == []
 
@@ -216,7 +221,8 @@ def test_accounts_come_in_order_of_their_number(registry: Registry) -> None:
 
 
 def test_deletes_say_what_was_there(registry: Registry) -> None:
-    put(registry, ACCOUNT, DEVICE, KEYS, CODE, BUDGET, Device(ADDRESS + 1, b"t" * 32, "", 0))
+    other = PushToken(ADDRESS + 1, "fcm", "other", 0)
+    put(registry, ACCOUNT, DEVICE, KEYS, CODE, BUDGET, PUSH, Device(ADDRESS + 1, b"t" * 32, "", 0), other)
     put_one_time(registry, ADDRESS, 1, 2)
     put_one_time(registry, ADDRESS + 1, 3)
     for expected in (True, False):
@@ -228,6 +234,8 @@ def test_deletes_say_what_was_there(registry: Registry) -> None:
     with registry.read() as view:
         assert view.device_keys(ADDRESS) is None
         assert view.one_time_count(ADDRESS) == 0, "keys go with their device"
+        assert view.push_token(ADDRESS) is None, "its push token too"
+        assert view.push_token(ADDRESS + 1) == other
         assert [device.address for device in view.devices()] == [ADDRESS + 1]
         assert view.one_time_count(ADDRESS + 1) == 1
 
@@ -385,7 +393,13 @@ STEP = st.one_of(
     st.builds(Device, SMALL, st.just(b"s" * 32), st.text(max_size=3), SMALL),
     st.builds(OneTimeKey, SMALL, SMALL, st.just(b"s" * 32)),
     st.builds(Budget, SMALL, st.sampled_from("ab"), SMALL, SMALL),
-    st.tuples(st.sampled_from(["delete_account", "delete_device", "take_one_time", "delete_one_time"]), SMALL),
+    st.builds(PushToken, SMALL, st.just("p"), st.text(max_size=3), SMALL),
+    st.tuples(
+        st.sampled_from(
+            ["delete_account", "delete_device", "take_one_time", "delete_one_time", "delete_push_token"]
+        ),
+        SMALL,
+    ),
 )
 
 
@@ -415,6 +429,7 @@ def play(registry: Registry, block: list[object], commit: bool) -> list[object]:
     with registry.read() as view:
         seen += [list(view.accounts()), list(view.devices()), list(view.budgets())]
         seen += [list(view.one_time_keys(address)) for address in (1, 2, 3)]
+        seen += [view.push_token(address) for address in (1, 2, 3)]
     return seen
 
 

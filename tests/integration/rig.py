@@ -16,7 +16,7 @@ import pysodium
 
 from wa import ids
 from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request
+from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request, Wake
 from wa._fastpath.sockets import listen_tcp
 from wa.noise import certificate
 from wa.noise.records import Intent
@@ -35,6 +35,7 @@ class OpenDoor:
         self.loop: Any = None
         self.keys: dict[int, bytes] = {}
         self.events: list[Any] = []
+        self.asked: list[Callable[[], object]] = []  # for the loop's thread: append, then `loop.wake()`
 
     def on_batch(self, events: list[Any]) -> None:
         for event in events:
@@ -47,10 +48,11 @@ class OpenDoor:
             elif isinstance(event, Request):
                 self.loop.respond(event.conn, event.request_id, 0, event.body)
             else:
-                assert isinstance(event, Gone | PeerMessage)
+                assert isinstance(event, Gone | PeerMessage | Wake)
 
     def on_wake(self) -> None:
-        pass
+        while self.asked:
+            self.asked.pop(0)()
 
     def on_tick(self) -> None:
         pass

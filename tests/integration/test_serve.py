@@ -29,7 +29,7 @@ BOB = next(n for n in range(15551230002, 15551231000) if worker_of_number(n, 2) 
 class Server:
     """One `wa serve` on a data directory.  `port` and `root` are what Phone needs of it."""
 
-    def __init__(self, path: Path, workers: int = 2, port: int = 0) -> None:
+    def __init__(self, path: Path, workers: int = 2, port: int = 0, flags: tuple[str, ...] = ()) -> None:
         self.path = path
         self.data = path / "d"
         self.codes = path / "codes"
@@ -50,6 +50,7 @@ class Server:
             f"file:{self.codes}",
             "--log-format",
             "json",
+            *flags,
         ]
         self.log_path = path / "log"
         with self.log_path.open("ab") as log:

@@ -32,6 +32,10 @@ def peer_event(worker, body):
     return event(fastpath.PeerMessage, worker=worker, body=body)
 
 
+def wake_event(address):
+    return event(fastpath.Wake, address=address)
+
+
 class RecordingLoop:
     """What the cold path tells the loop, in order.
 
@@ -45,7 +49,7 @@ class RecordingLoop:
         self.waiting = set()
 
     def __getattr__(self, name):
-        if name not in ("admit", "refuse", "respond", "notice", "add_device", "remove_device"):
+        if name not in ("admit", "refuse", "respond", "notice", "add_device", "remove_device", "wake_lost"):
             raise AttributeError(name)
 
         def record(*args):
@@ -82,8 +86,8 @@ class Codes:
 class Bench:
     """One worker of `workers`; an account belongs to number % workers."""
 
-    def __init__(self, registry, worker=0, workers=1):
-        self.registry, self.worker = registry, worker
+    def __init__(self, registry, worker=0, workers=1, push=None):
+        self.registry, self.worker, self.push = registry, worker, push
         self.log = io.StringIO()
         self.now_ms = 1_800_000_000_000
         self.monotonic_ms = 0
@@ -102,6 +106,7 @@ class Bench:
             monotonic_ms=lambda: self.monotonic_ms,
             report=self.reports.append,
             log=log,
+            push=push,
         )
         self.thread = RegistryThread(
             registry, site, self.codes, wake=self.loop.woken.set, now_ms=lambda: self.now_ms, log=log
@@ -153,3 +158,5 @@ class Bench:
     def close(self):
         self.thread.close()
         self.registry.close()
+        if self.push is not None:
+            self.push.close()

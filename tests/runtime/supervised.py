@@ -6,6 +6,7 @@ import sys
 from wa import limits
 from wa.errors import LocalError
 from wa.log import Log
+from wa.runtime.helpers import Helper
 from wa.runtime.supervisor import GO, STARTED, Supervisor
 
 
@@ -35,6 +36,36 @@ def late(worker, channel):
     signal.pause()
 
 
+def help_out(channel):
+    """A helper that serves until SIGTERM."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    channel.send(b'{"push_sent": 5}')
+    signal.sigwait({signal.SIGTERM})
+
+
+def fail(channel):
+    raise ValueError("no help")
+
+
+def linger_on(channel):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel.send(b"{}")
+    while True:
+        signal.pause()
+
+
+HELPERS = {"helped": help_out, "unhelped": fail, "deaf_help": linger_on}
+
+
+def helped(worker, channel):
+    """Stops later than a helper would be started again."""
+    serve(worker, channel)
+    signal.sigtimedwait([], 0.05)
+
+
+unhelped = deaf_help = serve
+
+
 def broken(worker, channel):
     if worker == 1:
         raise ValueError("number +15551230001 is not for logs")
@@ -45,13 +76,16 @@ def main():
     behaviour, log_path = sys.argv[1:]
     limits.STOP_MS_MAX = 200
     limits.START_MS_MAX = 30_000 if behaviour != "late" else 200
+    limits.HELPER_PAUSE_MS_MIN = 1
+    limits.HELPER_PAUSE_MS_MAX = 4
+    helpers = [Helper("push", HELPERS[behaviour])] if behaviour in HELPERS else []
 
     def on_ready():
         print("ready", *(child.pid for child in supervisor.children.values()), flush=True)
 
     with open(log_path, "w", encoding="utf-8") as stream:
         supervisor = Supervisor(
-            2, globals()[behaviour], on_ready=on_ready, log=Log("supervisor", stream=stream)
+            2, globals()[behaviour], helpers=helpers, on_ready=on_ready, log=Log("supervisor", stream=stream)
         )
         try:
             supervisor.run()

@@ -1,6 +1,7 @@
-"""Workers that do not start, do not stop, or fail: real processes under the real supervisor."""
+"""Workers and helpers that do not start, do not stop, or fail: real processes under the real supervisor."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,3 +77,71 @@ def test_a_killed_worker_is_restarted(start):
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
     assert "worker_died worker=0" in start.log.read_text()
+
+
+# --- helpers ---
+
+
+def wait_for_line(start, process, text, count=1):
+    """The lines of the log that have `text` in them, once there are so many."""
+    while True:
+        assert process.poll() is None
+        log = start.log.read_text() if start.log.exists() else ""
+        found = [line for line in log.splitlines() if text in line]
+        if len(found) >= count:
+            return found
+
+
+def pid_of(line):
+    return int(re.search(r"pid=(\d+)", line)[1])
+
+
+def test_a_killed_helper_is_started_again_and_the_workers_stay(start):
+    process = start("helped")
+    process.stdout.readline()
+    for count in (1, 2, 3):
+        os.kill(pid_of(wait_for_line(start, process, "helper_ready name=push", count)[-1]), signal.SIGKILL)
+        wait_for_line(start, process, "helper_died name=push", count)
+    wait_for_line(start, process, "helper_ready name=push", 4)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    log = start.log.read_text()
+    assert re.findall(r"reason=\"signal SIGKILL\" again_ms=(\d)", log) == ["1", "2", "4"]
+    assert log.count("helper_stopped") == 1
+    assert log.count("helper_ready") == 4
+    assert "worker_died" not in log
+
+
+def test_a_helper_that_never_starts_stops_nobody(start):
+    process = start("unhelped")
+    assert process.stdout.readline().startswith("ready ")
+    assert "reason=\"exit status 1\" again_ms=4" in wait_for_line(start, process, "helper_died", 15)[-1]
+    assert "ValueError" in wait_for_line(start, process, "push crashed")[0]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert "worker_died" not in start.log.read_text()
+
+
+def test_a_helper_that_does_not_stop_is_killed(start):
+    process = start("deaf_help")
+    pid = pid_of(wait_for_line(start, process, "helper_ready")[0])
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert "helper_killed name=push" in start.log.read_text()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_helpers_do_not_outlive_a_killed_supervisor(start):
+    process = start("helped")
+    process.stdout.readline()
+    pid = pid_of(wait_for_line(start, process, "helper_ready")[0])
+    process.kill()
+    process.wait(30)
+    while True:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                break
+        except FileNotFoundError:
+            break

@@ -27,6 +27,7 @@ def dump(view: View) -> list[object]:
         devices,
         [view.device_keys(address) for address in addresses],
         [list(view.one_time_keys(address)) for address in addresses],
+        [view.push_token(address) for address in addresses],
         list(view.codes()),
         list(view.budgets()),
     ]

@@ -103,3 +103,46 @@ def test_code_transport_to_a_file():
     made = load(environ={"WA_CODE_TRANSPORT": "file:/run/codes"})
     assert made.code_transport == config.CodeTransport(Path("/run/codes"))
     assert str(made.code_transport) == "file:/run/codes"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("none", config.Push()),
+        ("file:/tmp/pushes", config.Push("file", "/tmp/pushes")),
+        ("webhook:https://push.example.org/wake?key=1", config.Push("webhook", "https://push.example.org/wake?key=1")),
+        ("webhook:http://127.0.0.1:8080/", config.Push("webhook", "http://127.0.0.1:8080/")),
+        ("webhook:http://[::1]:8080/", config.Push("webhook", "http://[::1]:8080/")),
+        ("webhook:http://localhost/", config.Push("webhook", "http://localhost/")),
+    ],
+)
+def test_push(text, expected):
+    assert load(environ={"WA_PUSH": text}).push == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "file:",
+        "fcm",
+        "webhook:",
+        "webhook:push.example.org",
+        "webhook:http://push.example.org/",  # a token in the clear
+        "webhook:http://127.0.0.1.example.org/",
+        "webhook:http://127.0.0.1@example.org/",
+        "webhook:ftp://push.example.org/",
+        "webhook:https:///wake",
+        "webhook:https://push.example.org/#part",
+        "webhook:https://push.example.org/a b",
+        "webhook:https://push.example.org:port/",
+        "webhook:https://[push/",
+    ],
+)
+def test_push_that_is_none(text):
+    with pytest.raises(LocalError, match="push"):
+        load({"push": text})
+
+
+def test_a_push_url_is_not_shown():
+    assert "secret" not in repr(load({"push": "webhook:https://push.example.org/secret"}))

@@ -26,7 +26,17 @@ from wa.routing.shards import worker_of, worker_of_number
 from wa.storage import redistribute
 from wa.storage.layout import Layout, Progress, open_layout
 from wa.storage.lmdb_registry import LmdbRegistry
-from wa.storage.records import Account, Budget, CodeRecord, Device, DeviceKeys, OneTimeKey, Record, ip_subject
+from wa.storage.records import (
+    Account,
+    Budget,
+    CodeRecord,
+    Device,
+    DeviceKeys,
+    OneTimeKey,
+    PushToken,
+    Record,
+    ip_subject,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 Content = tuple[list[Op], list[Record]]
@@ -40,7 +50,7 @@ def owner(item: Op | Record, workers: int) -> int:
             return worker_of_number(item.number, workers)
         case Budget():
             return worker_of_number(item.subject, workers)
-        case Device() | DeviceKeys() | OneTimeKey():
+        case Device() | DeviceKeys() | OneTimeKey() | PushToken():
             return worker_of(item.address, workers)
     raise AssertionError(item)
 
@@ -84,6 +94,7 @@ def holds(layout: Layout) -> tuple[list[list[Op]], list[list[Record]]]:
             for device in devices:
                 found += [keys for keys in [view.device_keys(device.address)] if keys]
                 found += view.one_time_keys(device.address)
+                found += [token for token in [view.push_token(device.address)] if token]
         assert registry.corrupt_n == 0
         registered.append(found)
         registry.close()
@@ -128,6 +139,7 @@ def contents(draw: st.DrawFn) -> Content:
         for address in (ids.address_of(number, device) for device in devices):
             records.append(Device(address, b"s" * 32, "", 1))
             records.append(DeviceKeys(address, b"i" * 32, 1, b"k" * 32, b"g" * 64))
+            records += [PushToken(address, "fcm", "token", 1)] * draw(st.booleans())
             records += [OneTimeKey(address, key_id, b"o" * 32) for key_id in draw(st.sets(st.integers(0, 9)))]
             for _ in range(draw(st.integers(0, 4))):
                 seq += 1
@@ -146,6 +158,7 @@ def example(accounts: int) -> Content:
     for n in range(1, accounts + 1):
         address = ids.address_of(15_551_230_000 + n, 1)
         records += [Account(15_551_230_000 + n, 1, (1,)), Device(address, b"s" * 32, "", 1)]
+        records.append(PushToken(address, "fcm", f"token {n}", 1))
         ops += [Op(What.PUT, address, 1, k, n * 9 + k, 10, 1, 0, 1, 5, b"x" * 999) for k in range(3)]
         ops.append(Op(What.RECEIPT_PUT, address, 7, n, kind=0x21))
     return ops, records
@@ -196,6 +209,19 @@ def test_expiry_moves_along(tmp_path: Path) -> None:
             assert store.census() == []
             store.close()
         assert count == 30
+
+
+def test_a_directory_from_before_a_table_was_added_moves(tmp_path: Path) -> None:
+    mail, records = example(3)
+    content = mail, [record for record in records if not isinstance(record, PushToken)]
+    for layout in reopen(tmp_path, 1):
+        fill(layout, content)
+        with lmdb.open(str(layout.registry(0)), max_dbs=9) as env:
+            table = env.open_db(b"push", create=False)
+            with env.begin(write=True) as txn:
+                txn.drop(table, delete=True)
+    for layout in reopen(tmp_path, 2):
+        check(layout, content)
 
 
 def test_a_damaged_record_moves_as_it_is(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ ctypedef struct Device:           # one registered device of our shards
     uint16_t undrained            # of those: in the mailbox and not yet sent on the live connection
     uint16_t undeleted            # acknowledged, but the disk refused to delete them: still in the mailbox
     uint8_t has_receipts
+    uint32_t woken_s              # monotonic second, from 1, of the wake-up since it was online; 0 = none
 
 ctypedef struct Directory:        # open addressing, linear probing; slots move when it grows
     Device* slots
@@ -161,6 +162,7 @@ cdef enum ColdType:
     COLD_REQUEST = 2
     COLD_PEER = 3
     COLD_GONE = 4
+    COLD_WAKE = 5
 
 ctypedef struct ColdEvent:
     uint8_t what
@@ -201,7 +203,7 @@ ctypedef struct Bounds:
     uint64_t linger_ms, resend_after_ms, resends, window, window_bytes, sender_window
     uint64_t mailbox, output_bytes, bus_bytes, batch_bytes
     uint64_t half_open, handshakes_per_s, handshakes_per_address_per_s, accepts_per_turn
-    uint64_t request_bytes, body_bytes, connections
+    uint64_t request_bytes, body_bytes, connections, call_wake_again_ms
     uint64_t retention_s[KINDS_N]
 
 ctypedef struct Stats:
@@ -210,6 +212,7 @@ ctypedef struct Stats:
     uint64_t envelopes_in, delivered_live, delivered_queued, stored, linger_commits, acknowledged, duplicates
     uint64_t refused, resends, unresponsive, receipts_live, receipts_stored, expired
     uint64_t batches, batch_ops, bus_messages_in, bus_messages_out, bus_lost, turns, cold_events
+    uint64_t wakes
 
 ctypedef struct Core:
     Poller* poller

@@ -3,6 +3,7 @@
 """Frame dispatch; see dispatch.pxd."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
+from wa._fastpath.cold cimport cold_push
 from wa._fastpath.core cimport (
     COLD_REQUEST, ColdEvent, Conn, Core, CONN_ADMITTED, CONN_LIVE, CONN_REGISTERING, FLAG_ASKED,
 )
@@ -11,7 +12,7 @@ from wa._fastpath.frames cimport (
     F_ACK, F_ACK_RANGE, F_CLOSE, F_ERROR, F_EXTENSION, F_MARK_READ, F_OPEN, F_PING, F_PONG, F_REQUEST, F_RESPONSE,
     F_SEND, F_SEND_TTL, Frame,
 )
-from wa._fastpath.lifecycle cimport begin_close, cold_push, doom_with, go_live
+from wa._fastpath.lifecycle cimport begin_close, doom_with, go_live
 from wa._fastpath.output cimport out_frame, out_simple
 
 cdef enum:

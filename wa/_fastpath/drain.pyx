@@ -4,6 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.batches cimport OP_DIRECT, OP_LINGER, queue_drain, tell
+from wa._fastpath.cold cimport wake_device
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
     Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_RECEIPT,
@@ -261,8 +262,12 @@ cdef void stored(Core* w, const StoreOp* op) noexcept nogil:
         if d != NULL:
             forget_one(d)
         tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_TRY_LATER, True)
-    if d != NULL and d.conn != NONE_INDEX:
+    if d == NULL:
+        return
+    if d.conn != NONE_INDEX:
         queue_drain(w, conn_at(&w.conns, d.conn))
+    elif op.result == RESULT_OK or op.result == RESULT_DUPLICATE:
+        wake_device(w, d, op.priority)
 
 
 cdef void lingered(Core* w, const StoreOp* op) noexcept nogil:

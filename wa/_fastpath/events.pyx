@@ -5,7 +5,7 @@ import socket
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
-from wa._fastpath.core cimport COLD_LOGIN, COLD_PEER, COLD_REQUEST, ColdEvent
+from wa._fastpath.core cimport COLD_LOGIN, COLD_PEER, COLD_REQUEST, COLD_WAKE, ColdEvent
 from wa._fastpath.poller cimport PeerName
 
 
@@ -25,6 +25,10 @@ cdef class Gone:
     cdef readonly object address
 
 
+cdef class Wake:
+    cdef readonly object address
+
+
 cdef str peer_text(const PeerName* peer):
     if peer.family == 4:
         return socket.inet_ntop(socket.AF_INET, (<const char*>peer.address)[:4])
@@ -39,6 +43,7 @@ cdef object event_of(const ColdEvent* e):
     cdef Request request
     cdef PeerMessage message
     cdef Gone gone
+    cdef Wake wake
     cdef object conn = <uint64_t>e.generation << 32 | e.conn
     cdef bytes key = (<const char*>e.static_key)[:32] if e.has_key else b""
     cdef bytes body = (<const char*>e.body)[:e.body_n] if e.body_n else b""
@@ -57,6 +62,10 @@ cdef object event_of(const ColdEvent* e):
         message = PeerMessage.__new__(PeerMessage)
         message.worker, message.body = e.request_id, body
         return message
+    if e.what == COLD_WAKE:
+        wake = Wake.__new__(Wake)
+        wake.address = e.address
+        return wake
     gone = Gone.__new__(Gone)
     gone.address = e.address
     return gone

@@ -10,9 +10,9 @@ from wa._fastpath.bus cimport (
     BUS_COLD, BUS_ENVELOPE, BUS_HANDOVER, BUS_HELLO, BUS_MAGIC, BUS_MESSAGE_BYTES_MAX, BUS_RECEIPT, BusEnvelope,
     BusHandover, BusHead, BusHello, BusReceipt,
 )
+from wa._fastpath.cold cimport cold_push
 from wa._fastpath.core cimport BusIn, COLD_PEER, ColdEvent, Core
 from wa._fastpath.delivery cimport take_envelope
-from wa._fastpath.lifecycle cimport cold_push
 from wa._fastpath.poller cimport PeerName, READABLE
 from wa._fastpath.session cimport session_adopted
 from wa._fastpath.trace cimport TRACE_FROM_BUS, trace

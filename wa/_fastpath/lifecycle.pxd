@@ -6,15 +6,14 @@ flush of the turn once the close frame is out, `conn_end`, the only place that c
 Pointers to connections therefore stay valid throughout a turn.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
-from wa._fastpath.core cimport ColdEvent, Conn, Core, Pending
+from wa._fastpath.core cimport Conn, Core, Pending
 
 cdef void accept_all(Core* w) noexcept nogil
 cdef Conn* conn_adopt(Core* w, int32_t fd) noexcept nogil                  # a new Conn with a Pending, watched
 cdef void go_live(Core* w, Conn* c) noexcept nogil
-cdef void detach(Core* w, Conn* c) noexcept nogil                          # the device goes offline
+cdef bint detach(Core* w, Conn* c) noexcept nogil                          # the device goes offline; True: mail waits
 cdef void begin_close(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) noexcept nogil
 cdef void conn_end(Core* w, Conn* c) noexcept nogil
 cdef void doom_with(Core* w, Conn* c, uint16_t code) noexcept nogil        # begin_close at the flush of this turn
-cdef ColdEvent* cold_push(Core* w, uint8_t what, const Conn* c, const uint8_t* body, uint32_t n) noexcept nogil
 cdef void pending_free(Core* w, Conn* c) noexcept nogil
 cdef uint64_t busy_slot_ms(Core* w) noexcept nogil                         # when a shed client shall come back

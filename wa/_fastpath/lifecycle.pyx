@@ -3,11 +3,12 @@
 """Life of a connection; see lifecycle.pxd."""
 from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+from wa._fastpath.cold cimport cold_push, wake_device
 from wa._fastpath.conntable cimport conn_at, conn_new, conn_release, directory_find
 from wa._fastpath.core cimport (
-    Active, ColdEvent, Conn, Core, Device, DrainState, Entry, Pending, COLD_GONE, CONN_ADMITTED, CONN_CLAIMED,
+    Active, Conn, Core, Device, DrainState, Entry, Pending, COLD_GONE, CONN_ADMITTED, CONN_CLAIMED,
     CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING, ENTRY_COMMITTING, ENTRY_LINGER,
     ENTRY_RECEIPT, ENTRY_STORED, FLAG_DIRTY, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_PAUSED, FLAG_RESUME,
     NONE_INDEX, WINDOW_MAX,
@@ -104,6 +105,7 @@ cdef void go_live(Core* w, Conn* c) noexcept nogil:
     c.state = CONN_LIVE
     d.conn = c.index
     d.undrained = d.held
+    d.woken_s = 0
     memset(&f, 0, sizeof(Frame))
     f.type = F_READY
     f.number = SERVER_VERSION
@@ -135,16 +137,18 @@ cdef void release_entry(Core* w, Device* d, Entry* e) noexcept nogil:
     entry_end(w, e)
 
 
-cdef void detach(Core* w, Conn* c) noexcept nogil:
+cdef bint detach(Core* w, Conn* c) noexcept nogil:
     cdef Device* d = directory_find(&w.directory, c.address)
     cdef Active* a = c.active
     cdef Entry* e
     cdef uint32_t s
+    cdef bint waits = d != NULL and d.undrained
     if a != NULL and a.ring != NULL:
         for s in range(a.seq_base, c.seq_next):
             e = a.ring[s % WINDOW_MAX]
             if e != NULL:
                 a.ring[s % WINDOW_MAX] = NULL
+                waits |= e.state == ENTRY_LINGER or e.state == ENTRY_COMMITTING or e.state == ENTRY_STORED
                 release_entry(w, d, e)
         a.inflight_n = 0
         a.inflight_bytes = 0
@@ -156,6 +160,7 @@ cdef void detach(Core* w, Conn* c) noexcept nogil:
         d.conn = NONE_INDEX
         d.undrained = 0
     cold_push(w, COLD_GONE, c, NULL, 0)
+    return waits
 
 
 cdef void refuse_in_clear(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) noexcept nogil:
@@ -173,10 +178,15 @@ cdef void refuse_in_clear(Core* w, Conn* c, uint16_t code, uint64_t retry_after_
 
 
 cdef void begin_close(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) noexcept nogil:
+    cdef Device* d
     if c.state == CONN_CLOSING or c.state == CONN_FREE:
         return
     if c.state == CONN_LIVE:
-        detach(w, c)
+        # A replaced connection leaves its device online.
+        if detach(w, c) and code != CODE_REPLACED:
+            d = directory_find(&w.directory, c.address)
+            if d != NULL:
+                wake_device(w, d, 0)
     else:
         w.conns.half_open_n -= 1
     c.flags &= ~FLAG_DOOMED
@@ -240,38 +250,3 @@ cdef void pending_free(Core* w, Conn* c) noexcept nogil:
         noise_wipe(&c.pending.hs)
         free(c.pending)
         c.pending = NULL
-
-
-# --- to Python ------------------------------------------------------------------------------------------------
-
-cdef ColdEvent* cold_push(Core* w, uint8_t what, const Conn* c, const uint8_t* body, uint32_t n) noexcept nogil:
-    """One more event for the batch that Python sees at the end of this turn; NULL when memory is out."""
-    cdef ColdEvent* events
-    cdef ColdEvent* e
-    if w.cold_n == w.cold_capacity:
-        events = <ColdEvent*>realloc(w.cold, (w.cold_capacity * 2 + 64) * sizeof(ColdEvent))
-        if events == NULL:
-            return NULL
-        w.cold = events
-        w.cold_capacity = w.cold_capacity * 2 + 64
-    e = &w.cold[w.cold_n]
-    memset(e, 0, sizeof(ColdEvent))
-    if n:
-        e.body = <uint8_t*>malloc(n)
-        if e.body == NULL:
-            return NULL
-        memcpy(e.body, body, n)
-        e.body_n = n
-    e.what = what
-    if c != NULL:
-        e.conn = c.index
-        e.generation = c.generation
-        e.address = c.address
-        if c.pending != NULL:
-            e.peer = c.pending.peer
-            e.intent = c.pending.intent
-            e.has_key = 1
-            memcpy(e.static_key, c.pending.static_key, 32)
-    w.cold_n += 1
-    w.stats.cold_events += 1
-    return e

@@ -46,7 +46,16 @@ class Gone:
 
     address: int
 
-Event = Login | Request | PeerMessage | Gone
+class Wake:
+    """An envelope waits for `address`, which is not connected: a push is due (custody rule 12).
+
+    Once until the device has been online again, or `wake_lost` was called; a call repeats it after
+    CALL_WAKE_AGAIN_MS.
+    """
+
+    address: int
+
+Event = Login | Request | PeerMessage | Gone | Wake
 
 class Sink(Protocol):
     """The cold path.  An exception out of either method is a programming error and stops the worker."""
@@ -119,6 +128,9 @@ class Loop:
         """False when the device is not connected here."""
 
     def is_connected(self, address: int) -> bool: ...
+    def wake_lost(self, address: int) -> None:
+        """The device was not woken after all: the next envelope that waits for it is a Wake again."""
+
     def is_waiting(self, recipient: int, sender: int, envelope_id: int) -> bool:
         """True while the envelope is in custody here: in flight, on its way to disk, or in the mailbox."""
 

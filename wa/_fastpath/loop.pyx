@@ -36,7 +36,7 @@ from wa._fastpath.state cimport core_bounds, core_census, core_clock, core_free,
 from wa._fastpath.trace cimport trace_attach
 from wa._fastpath.timers cimport Timer, wheel_pop, wheel_wait_ms
 
-from wa._fastpath.events import Gone, Login, PeerMessage, Request
+from wa._fastpath.events import Gone, Login, PeerMessage, Request, Wake
 from wa.errors import LocalError
 
 cdef enum:
@@ -436,6 +436,11 @@ cdef class Loop:
     def is_connected(self, address: int) -> bool:
         cdef Device* d = directory_find(&self.w.directory, address)
         return d != NULL and d.conn != NONE_INDEX
+
+    def wake_lost(self, address: int) -> None:
+        cdef Device* d = directory_find(&self.w.directory, address)
+        if d != NULL:
+            d.woken_s = 0
 
     def is_waiting(self, recipient: int, sender: int, envelope_id: int) -> bool:
         cdef Core* w = self.w

@@ -6,6 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
 from libc.string cimport memcmp, memcpy, memmove, memset
 from wa._fastpath.batches cimport owner_of
 from wa._fastpath.bus cimport BUS_HANDOVER, BusHandover, bus_send
+from wa._fastpath.cold cimport cold_push
 from wa._fastpath.core cimport (
     Active, ColdEvent, Conn, Core, Pending, COLD_LOGIN, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE,
     CONN_HELLO, CONN_LIVE, CONN_REGISTERING, FLAG_ASKED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, READ_CHUNK_BYTES,
@@ -13,7 +14,7 @@ from wa._fastpath.core cimport (
 from wa._fastpath.delivery cimport conn_timer, resend
 from wa._fastpath.dispatch cimport on_frame
 from wa._fastpath.frames cimport FRAME_UNKNOWN, Frame, frame_parse
-from wa._fastpath.lifecycle cimport begin_close, busy_slot_ms, cold_push, conn_adopt, doom_with, go_live
+from wa._fastpath.lifecycle cimport begin_close, busy_slot_ms, conn_adopt, doom_with, go_live
 from wa._fastpath.noise cimport (
     NOISE_E_AUTH, NOISE_IK, NOISE_XX, noise_done, noise_fallback, noise_open, noise_read, noise_split, noise_start,
     noise_suite_available, noise_wipe, noise_write,

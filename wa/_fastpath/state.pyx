@@ -47,6 +47,7 @@ BOUNDS = {
     "request_bytes": "REQUEST_BODY_BYTES_MAX",
     "body_bytes": "ENVELOPE_BODY_BYTES_MAX",
     "connections": "CONNECTIONS_PER_WORKER_MAX",
+    "call_wake_again_ms": "CALL_WAKE_AGAIN_MS",
 }
 
 

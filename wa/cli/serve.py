@@ -35,6 +35,7 @@ def serve(
     linger_ms: Annotated[int | None, typer.Option(help="Wait for the recipient before writing.")] = None,
     overflow: Annotated[str | None, typer.Option(help="A full mailbox: refuse.")] = None,
     code_transport: Annotated[str | None, typer.Option(help="console, or file:<path>.")] = None,
+    push: Annotated[str | None, typer.Option(help="none, file:<path>, or webhook:<https url>.")] = None,
     trace: Annotated[bool | None, typer.Option("--trace", help="Record what `wa trace` shows.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
@@ -50,6 +51,7 @@ def serve(
         "linger_ms": linger_ms,
         "overflow": overflow,
         "code_transport": code_transport,
+        "push": push,
         "trace": trace,
         "log_level": log_level,
         "log_format": log_format,
@@ -94,4 +96,7 @@ def _table(found: dict[str, Any]) -> Table:
             str(worker["restarts"]),
             *(str(worker["stats"].get(column, 0)) for column in COLUMNS),
         )
+    for helper in found["helpers"]:
+        state = "ready" if helper["ready"] else "starting" if helper["pid"] else "down"
+        table.add_row(helper["helper"], str(helper["pid"] or ""), state, str(helper["restarts"]))
     return table

@@ -383,6 +383,20 @@ class Client:
         """Removes a device of our account, with its keys and mailbox."""
         await self._link.request(Method.DEVICES_REMOVE, {"device": device})
 
+    # --- push ---
+
+    async def register_push(self, platform: str, token: str) -> None:
+        """Where the server wakes this device while it is not connected; takes the place of an earlier token.
+
+        A push carries nothing: connect, and everything comes as usual.  Call it at each start and when the push
+        service gives another token.  Raises LocalError when offline, RemoteError(BAD_PARAMS).
+        """
+        await self._link.request(Method.PUSH_REGISTER, {"platform": platform, "token": token})
+
+    async def unregister_push(self) -> None:
+        """This device is not woken any more.  Raises LocalError when offline."""
+        await self._link.request(Method.PUSH_UNREGISTER, {})
+
 
 def _key_bytes(key: bytes | str) -> bytes:
     """Raises LocalError."""

@@ -4,6 +4,7 @@
     Request   checked here; executed here, or by the worker that owns the account it is about
                 reads are answered at once from a view, changes go through the registry's thread
     PeerMessage   a call of another worker to execute, or its reply to a call of ours
+    Wake      a push for a device that has registered for one
 
 An answer is told before its effects are carried out, so that a device which removes itself still hears of it.
 Requests of one connection may overtake one another: a read is answered while an earlier change is on its way
@@ -20,9 +21,10 @@ from wa.errors import Code, RemoteError
 from wa.log import Log
 from wa.metrics import Counters
 from wa.runtime.peer_calls import Call, PeerCalls, Reply, decode
+from wa.runtime.push_sender import PushSender
 from wa.runtime.registry_thread import Job, RegistryThread
 from wa.services.base import AddDevice, Answer, Effect, Notify, RemoveDevice, Request, Site, failed
-from wa.services.table import READS
+from wa.services.table import READS, Chore
 from wa.storage.registry import Registry, View
 from wa.wire import methods
 from wa.wire.methods import Method, Who
@@ -47,13 +49,19 @@ class Peer:
     correlation: int
 
 
-Route = Connected | Peer
+@dataclass(frozen=True)
+class Nobody:
+    """Nobody waits for the answer."""
+
+
+Route = Connected | Peer | Nobody
 
 
 class ColdPath:
     """The Sink of a worker's loop.  `attach` it before the loop runs.
 
     owner(number): the worker that owns an account.  report: called about once a second with all counters.
+    push: None when devices are not woken.
     """
 
     def __init__(
@@ -67,9 +75,11 @@ class ColdPath:
         monotonic_ms: Callable[[], int],
         report: Callable[[dict[str, int]], None],
         log: Log,
+        push: PushSender | None = None,
     ) -> None:
         self._worker, self._registry, self._site, self._owner = worker, registry, site, owner
         self._now_ms, self._monotonic_ms, self._report, self._log = now_ms, monotonic_ms, report, log
+        self._push = push
         self._calls = PeerCalls(int.from_bytes(site.random_bytes(6), "big"), monotonic_ms)
         self._corrupt_told = 0
         self._swept_ms = monotonic_ms()
@@ -92,11 +102,15 @@ class ColdPath:
                         self._peer_message(view, event)
                     case fastpath.Gone():
                         self.counters.add("devices_gone")
+                    case fastpath.Wake():
+                        self._wake(view, event.address)
+        if self._push is not None:
+            self._push.flush()
 
     def on_wake(self) -> None:
         for done in self._changes.collect():
             route = done.job.tag
-            assert isinstance(route, Connected | Peer)
+            assert isinstance(route, Connected | Peer | Nobody)
             self._finish(route, done.job.method, done.answer)
 
     def on_tick(self) -> None:
@@ -108,11 +122,14 @@ class ColdPath:
         if self._monotonic_ms() - self._swept_ms >= limits.SWEEP_INTERVAL_S * 1_000:
             self._swept_ms = self._monotonic_ms()
             self._changes.sweep()
+        self._take_push_news()
         self._tell_corrupt()
         self._report(self.stats())
 
     def stats(self) -> dict[str, int]:
         gauges = {"registry_waiting": self._changes.waiting(), "peer_calls_open": len(self._calls)}
+        if self._push is not None:
+            gauges["push_pending"] = len(self._push)
         return self._loop.stats() | self.counters.read() | gauges
 
     # --- logins ---
@@ -159,8 +176,8 @@ class ColdPath:
             self._call(owner, route, spec.method, event)
 
     def _execute(self, view: View, job: Job) -> None:
-        assert isinstance(job.tag, Connected | Peer)
-        if job.method in READS:
+        assert isinstance(job.tag, Connected | Peer | Nobody)
+        if isinstance(job.method, Method) and job.method in READS:
             request = Request(
                 view, self._site, job.caller, job.static_key, job.peer, self._now_ms(), self._loop.is_waiting
             )
@@ -172,7 +189,7 @@ class ColdPath:
         elif not self._changes.submit(job):
             self._finish(job.tag, job.method, failed(RemoteError(Code.TRY_LATER)))
 
-    def _finish(self, route: Route, method: Method, answer: Answer) -> None:
+    def _finish(self, route: Route, method: Method | Chore, answer: Answer) -> None:
         self._respond(route, answer)
         for effect in answer.effects:
             self._carry_out(route, effect)
@@ -182,11 +199,12 @@ class ColdPath:
 
     def _respond(self, route: Route, answer: Answer) -> None:
         body = methods.pack(answer.body)
-        if isinstance(route, Connected):
-            self._respond_here(route, answer.status, body)
-        else:
-            # Best effort: a caller that cannot be reached times out, and a repetition is safe.
-            self._loop.call_peer(route.worker, Reply(route.correlation, answer.status, body).encode())
+        match route:
+            case Connected():
+                self._respond_here(route, answer.status, body)
+            case Peer(worker, correlation):
+                # Best effort: a caller that cannot be reached times out, and a repetition is safe.
+                self._loop.call_peer(worker, Reply(correlation, answer.status, body).encode())
 
     def _respond_here(self, route: Connected, status: int, body: bytes) -> None:
         if status != Code.OK:
@@ -230,6 +248,37 @@ class ColdPath:
                     self.counters.add("peer_replies_late")
                     return
                 self._respond_here(Connected(waiting.conn, waiting.request_id), status, body)
+
+    # --- push ---
+
+    def _wake(self, view: View, address: int) -> None:
+        if self._push is None:
+            return
+        try:
+            token = view.push_token(address)
+        except RemoteError as error:
+            self._log.error("wake_failed", address=address, detail=error.detail)
+            return
+        if token is None:
+            return
+        if self._push.wake(token):
+            self.counters.add("push_wakes")
+        else:
+            self.counters.add("push_dropped")
+            self._loop.wake_lost(address)
+
+    def _take_push_news(self) -> None:
+        """The mailbox holds what a lost wake-up was for: the next envelope wakes again."""
+        if self._push is None:
+            return
+        news = self._push.news()
+        for wake in news.lost:
+            self._loop.wake_lost(wake.address)
+        for wake in news.gone:
+            self._log.info("push_token_gone", address=wake.address, platform=wake.platform)
+            # When too many changes wait, the next wake-up finds out again.
+            self._changes.submit(Job(Chore.FORGET_TOKEN, {"token": wake.token}, wake.address, b"", "", Nobody()))
+        self._push.flush()
 
     def _tell_corrupt(self) -> None:
         if self._registry.corrupt_n > self._corrupt_told:

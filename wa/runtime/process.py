@@ -1,11 +1,15 @@
 """What a process needs from its operating system beyond `os`: dying with its parent, and a core of its
-own.
+own.  And what its parent holds of it.
 """
 
 import ctypes
 import os
+import selectors
 import signal
+import socket
 import sys
+from dataclasses import dataclass, field
+from typing import Any
 
 from wa.errors import LocalError
 
@@ -20,6 +24,27 @@ CPUSET_BYTES = 128
 
 LINUX = sys.platform.startswith("linux")
 FREEBSD = sys.platform.startswith("freebsd")
+
+
+@dataclass
+class Child:
+    """A forked process.  `channel` carries datagrams; what they say is between its kind and the supervisor."""
+
+    pid: int
+    channel: socket.socket
+    started: bool = False
+    ready: bool = False
+    restarts: int = 0
+    stats: dict[str, int] = field(default_factory=dict)
+
+    def status(self) -> dict[str, Any]:
+        return {"pid": self.pid, "ready": self.ready, "restarts": self.restarts, "stats": self.stats}
+
+    def close(self, selector: selectors.BaseSelector) -> None:
+        """Of one that has ended."""
+        if self.channel in selector.get_map():
+            selector.unregister(self.channel)
+        self.channel.close()
 
 
 def die_with_parent(parent: int) -> None:

@@ -21,16 +21,16 @@ from wa.log import Log
 from wa.services.base import Answer, Params, Request, SendCode, Site, failed
 from wa.services.budgets import WINDOW_S_MAX
 from wa.services.code_transport import CodeTransport
-from wa.services.table import WRITES
+from wa.services.table import CHORES, WRITES, Chore
 from wa.storage.registry import Change, Registry
 from wa.wire.methods import Method
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request that changes the registry.  `tag` is the submitter's own and comes back with the answer."""
+    """A request or chore that changes the registry.  `tag` is the submitter's own and comes back with the answer."""
 
-    method: Method
+    method: Method | Chore
     params: Params
     caller: int
     static_key: bytes
@@ -146,8 +146,9 @@ class RegistryThread:
 
     def _run(self, change: Change, job: Job, now_ms: int) -> Answer:
         request = Request(change, self._site, job.caller, job.static_key, job.peer, now_ms, _on_the_loop_only)
+        serve = CHORES[job.method] if isinstance(job.method, Chore) else WRITES[job.method]
         try:
-            return WRITES[job.method](request, job.params)
+            return serve(request, job.params)
         except RemoteError as error:
             if error.code is Code.STORAGE_FAILED:
                 raise  # perhaps after a change: undo the transaction

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from wa import limits
@@ -20,6 +21,7 @@ from wa.errors import LocalError
 from wa.log import Log
 from wa.metrics import exposition
 from wa.runtime import keys
+from wa.runtime.helpers import Helper
 from wa.runtime.operator_socket import NAME, SOCKET_PATH_BYTES_MAX, OperatorSocket
 from wa.runtime.supervisor import Supervisor
 from wa.runtime.worker import Plan, run_worker
@@ -60,7 +62,20 @@ def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None
         plan = _plan(worker, config, layout, server_keys)
         run_worker(plan, listeners[worker], channel, log.named(f"worker-{worker}"))
 
-    supervisor = Supervisor(config.workers, start_worker, on_ready=lambda: on_ready(serving), log=log)
+    def start_push_gateway(channel: socket.socket) -> None:
+        for listener in listeners:
+            listener.close()
+        # Loaded here, since it brings an HTTP client that no other process needs.
+        gateway = import_module("wa.runtime.push_gateway")
+        gateway.run_push_gateway(config.push, run_dir, config.workers, channel, log.named("push"))
+
+    supervisor = Supervisor(
+        config.workers,
+        start_worker,
+        helpers=[Helper("push", start_push_gateway)] if config.push.kind != "none" else [],
+        on_ready=lambda: on_ready(serving),
+        log=log,
+    )
     operator = OperatorSocket(
         run_dir / NAME,
         supervisor.selector,

@@ -2,7 +2,9 @@
 
     supervisor            one thread; holds the data directory's lock and every listening socket
       +- worker 0..N-1    restart: always, at once; at most RESTARTS_MAX deaths of workers in
-      RESTARTS_WINDOW_S
+      |                   RESTARTS_WINDOW_S
+      +- push gateway     (a helper; none without `push`) restart: always, after HELPER_PAUSE_MS_MIN, doubled up
+                          to HELPER_PAUSE_MS_MAX while it keeps dying; stops nobody (helpers.py)
 
 Start: all workers are forked; the server is ready when each has said so.  A worker that dies before that
 would die again, so it ends the start. Death of a worker: logged with its reason, and it is forked anew.  Its
@@ -23,47 +25,41 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
 from wa import limits
 from wa.errors import LocalError
 from wa.log import Log
-from wa.runtime.process import die_with_parent, exit_reason
+from wa.runtime.helpers import Helper, Helpers
+from wa.runtime.process import Child, die_with_parent, exit_reason
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 STARTED, GO = b"started", b"go"
 RunWorker = Callable[[int, socket.socket], None]
 
 
-@dataclass
-class Child:
-    """One worker process.  `channel` carries datagrams: "started" from it, "go" to it, then its counters as
-    JSON.
-    """
-
-    pid: int
-    channel: socket.socket
-    started: bool = False
-    ready: bool = False
-    restarts: int = 0
-    stats: dict[str, int] = field(default_factory=dict)
-
-
 class Supervisor:
-    """run_worker(worker, channel) is called in the forked process and serves until SIGTERM.
+    """run_worker(worker, channel) is called in the forked process and serves until SIGTERM.  The channel
+    carries datagrams: "started" from it, "go" to it, then its counters as JSON.
 
     on_ready is called once, when all workers serve for the first time.
     """
 
     def __init__(
-        self, workers: int, run_worker: RunWorker, *, on_ready: Callable[[], None], log: Log
+        self,
+        workers: int,
+        run_worker: RunWorker,
+        *,
+        on_ready: Callable[[], None],
+        log: Log,
+        helpers: Sequence[Helper] = (),
     ) -> None:
         self._workers, self._run_worker, self._on_ready, self._log = workers, run_worker, on_ready, log
         self.selector = selectors.DefaultSelector()
         self.children: dict[int, Child] = {}
+        self._helpers = Helpers(helpers, self._spawn, self.selector, log)
         self._started_at = time.monotonic()
         self._start_by = self._started_at + limits.START_MS_MAX / 1_000
         self._stop_at = float("inf")  # when those that still run are killed
@@ -83,7 +79,8 @@ class Supervisor:
         try:
             for worker in range(self._workers):
                 self._fork(worker, 0)
-            while self.children:
+            while self.children or self._helpers.children:
+                self._helpers.start_due()
                 for key, mask in self.selector.select(self._timeout()):
                     key.data(mask)
                 if self._reap_due:  # after the batch: an event of the dead worker's channel may be in it
@@ -101,20 +98,14 @@ class Supervisor:
             "pid": os.getpid(),
             "uptime_s": int(time.monotonic() - self._started_at),
             "ready": self._was_ready,
-            "workers": [
-                {
-                    "worker": worker,
-                    "pid": child.pid,
-                    "ready": child.ready,
-                    "restarts": child.restarts,
-                    "stats": child.stats,
-                }
-                for worker, child in sorted(self.children.items())
-            ],
+            "workers": [{"worker": n, **child.status()} for n, child in sorted(self.children.items())],
+            "helpers": self._helpers.status(),
         }
 
-    def stats(self) -> Mapping[int, Mapping[str, int]]:
-        return {worker: child.stats for worker, child in sorted(self.children.items())}
+    def stats(self) -> Mapping[str, Mapping[str, int]]:
+        """Of each process that runs, by a worker's number or a helper's name."""
+        workers = {str(worker): child.stats for worker, child in sorted(self.children.items())}
+        return workers | {name: child.stats for name, child in self._helpers.children.items()}
 
     def stop(self, failure: str = "") -> None:
         """Asks every worker to finish.  `failure`: what `run` raises at the end; the first one stays."""
@@ -123,15 +114,16 @@ class Supervisor:
             return
         self._stop_at = time.monotonic() + limits.STOP_MS_MAX / 1_000
         self._log.info("stopping", reason=failure or "signal")
+        self._helpers.stop()
         self._signal_all(signal.SIGTERM)
 
     @property
     def _stopping(self) -> bool:
         return self._stop_at != float("inf")
 
-    # --- workers ---
+    # --- processes ---
 
-    def _fork(self, worker: int, restarts: int) -> None:
+    def _spawn(self, name: str, run: Callable[[socket.socket], None], restarts: int) -> Child:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         theirs.setblocking(False)
@@ -142,16 +134,17 @@ class Supervisor:
         pid = os.fork()
         if pid == 0:
             ours.close()
-            self._be_worker(worker, theirs, supervisor)
+            self._be_child(name, run, theirs, supervisor)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         theirs.close()
-        child = self.children[worker] = Child(pid, ours, restarts=restarts)
-        self.selector.register(ours, selectors.EVENT_READ, lambda _: self._on_report(worker, child))
+        return Child(pid, ours, restarts=restarts)
 
-    def _be_worker(self, worker: int, channel: socket.socket, supervisor: int) -> NoReturn:
+    def _be_child(
+        self, name: str, run: Callable[[socket.socket], None], channel: socket.socket, supervisor: int
+    ) -> NoReturn:
         """In the new process, which never returns from here into the supervisor's code."""
         status = 1
-        log = self._log.named(f"worker-{worker}")
+        log = self._log.named(name)
         try:
             self._drop_signals()
             die_with_parent(supervisor)
@@ -159,7 +152,7 @@ class Supervisor:
                 if isinstance(key.fileobj, socket.socket):
                     key.fileobj.close()
             self._wakeup_end.close()
-            self._run_worker(worker, channel)
+            run(channel)
             status = 0
         finally:
             error = sys.exc_info()[1]
@@ -167,6 +160,15 @@ class Supervisor:
                 lines = [line for part in traceback.format_exception(error) for line in part.splitlines()]
                 log.error("crashed", error=repr(error), trace=" | ".join(line.strip() for line in lines))
             os._exit(status)
+
+    # --- workers ---
+
+    def _fork(self, worker: int, restarts: int) -> None:
+        child = self._spawn(f"worker-{worker}", lambda channel: self._run_worker(worker, channel), restarts)
+        self.children[worker] = child
+        self.selector.register(
+            child.channel, selectors.EVENT_READ, lambda _: self._on_report(worker, child)
+        )
 
     def _on_report(self, worker: int, child: Child) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionError):
@@ -198,11 +200,10 @@ class Supervisor:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid:
                 self._on_death(worker, child, exit_reason(status))
+        self._helpers.reap()
 
     def _on_death(self, worker: int, child: Child, reason: str) -> None:
-        if child.channel in self.selector.get_map():
-            self.selector.unregister(child.channel)
-        child.channel.close()
+        child.close(self.selector)
         del self.children[worker]
         if self._stopping:
             self._log.info("worker_stopped", worker=worker, pid=child.pid, reason=reason)
@@ -227,6 +228,7 @@ class Supervisor:
     def _timeout(self) -> float | None:
         """Until the next thing that is due by time alone."""
         due = self._stop_at if self._stopping or self._was_ready else self._start_by
+        due = min(due, self._helpers.due())
         return None if due == float("inf") else max(0.0, due - time.monotonic())
 
     def _check_times(self) -> None:
@@ -234,6 +236,8 @@ class Supervisor:
         if now >= self._stop_at:
             for worker, child in self.children.items():
                 self._log.error("worker_killed", worker=worker, pid=child.pid, reason="did not stop in time")
+            for name, child in self._helpers.children.items():
+                self._log.error("helper_killed", name=name, pid=child.pid, reason="did not stop in time")
             self._signal_all(signal.SIGKILL)
             self._stop_at = now + 1
         elif not self._was_ready and not self._stopping and now >= self._start_by:
@@ -241,7 +245,7 @@ class Supervisor:
             self.stop(f"workers {late} did not serve within {limits.START_MS_MAX // 1_000} s")
 
     def _signal_all(self, number: signal.Signals) -> None:
-        for child in self.children.values():
+        for child in (*self.children.values(), *self._helpers.children.values()):
             os.kill(child.pid, number)  # ours and not waited for yet, so the pid is still theirs
 
     def _take_signals(self) -> None:
@@ -251,7 +255,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _drop_signals(self) -> None:
-        """A worker: SIGTERM is what its supervisor sends; a ^C of the terminal is not for it."""
+        """A child: SIGTERM is what its supervisor sends; a ^C of the terminal is not for it."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

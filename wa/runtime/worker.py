@@ -1,4 +1,4 @@
-"""One worker: its store, its registry, its loop and its cold path, and how they are joined.
+"""One worker: its store, its registry, its loop, its cold path and its side of push, and how they are joined.
 
 A worker is an object; nothing of it is a module's.  Its threads: the loop (the one that calls `run`, on a
 core of its own), the mailbox store's commit thread, and the registry's thread.
@@ -24,6 +24,7 @@ from wa.routing.shards import worker_of_number
 from wa.runtime.cold import ColdPath
 from wa.runtime.keys import ServerKeys
 from wa.runtime.process import pin_this_thread
+from wa.runtime.push_sender import PushSender
 from wa.runtime.registry_thread import RegistryThread
 from wa.runtime.supervisor import GO, STARTED
 from wa.runtime.trace import create_ring
@@ -64,6 +65,8 @@ class Worker:
         self._store.start()
         self._corrupt_told = 0
         site = Site(secrets.randbelow, secrets.token_bytes, keys.pepper, workers, server_version())
+        push = config.push.kind != "none"
+        self._push = PushSender(plan.run_dir, plan.worker, secrets.token_bytes) if push else None
         self._cold = ColdPath(
             plan.worker,
             self._registry,
@@ -73,6 +76,7 @@ class Worker:
             monotonic_ms=monotonic_ms,
             report=self._on_tick,
             log=log,
+            push=self._push,
         )
         self.loop = Loop(
             worker=plan.worker,
@@ -106,6 +110,8 @@ class Worker:
         self._changes.close()
         self._store.close()
         self._registry.close()
+        if self._push is not None:
+            self._push.close()
 
     def _on_tick(self, stats: dict[str, int]) -> None:
         mailbox = self._store.stats()

@@ -1,11 +1,16 @@
-"""Which function serves which method.  READS are answered at once from a view; WRITES need a transaction."""
+"""Which function serves which method.  READS are answered at once from a view; WRITES need a transaction.
+
+CHORES are changes too, which no device has asked for.
+"""
 
 from collections.abc import Callable
+from enum import Enum
 
 from wa.services.accounts import register_verify
 from wa.services.base import Answer, Params, Request
 from wa.services.devices import devices_list, devices_remove
 from wa.services.keys import keys_fetch, keys_stock, keys_upload
+from wa.services.push import forget_token, push_register, push_unregister
 from wa.services.receipts import receipts_status
 from wa.services.server_info import server_info
 from wa.services.verification import register_request_code
@@ -25,7 +30,17 @@ WRITES: dict[Method, Callable[[Request[Change], Params], Answer]] = {
     Method.KEYS_UPLOAD: keys_upload,
     Method.KEYS_FETCH: keys_fetch,
     Method.DEVICES_REMOVE: devices_remove,
+    Method.PUSH_REGISTER: push_register,
+    Method.PUSH_UNREGISTER: push_unregister,
 }
+
+
+class Chore(Enum):
+    FORGET_TOKEN = 1
+
+
+CHORES: dict[Chore, Callable[[Request[Change], Params], Answer]] = {Chore.FORGET_TOKEN: forget_token}
 
 assert not READS.keys() & WRITES.keys()
 assert READS.keys() | WRITES.keys() == set(Method)
+assert CHORES.keys() == set(Chore)

@@ -10,7 +10,7 @@ Not the concern of this file: what the fields mean to a feature (services), wher
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any, ClassVar, Self
 
 import msgpack
@@ -69,7 +69,7 @@ def number_key(number: int) -> bytes:
 
 
 def address_key(address: int) -> bytes:
-    """Key of `devices` and `keys`: address u64 BE."""
+    """Key of `devices`, `keys` and `push`: address u64 BE."""
     return struct.pack(">Q", address)
 
 
@@ -203,6 +203,24 @@ class Budget(Record):
         return budget_key(self.subject, self.name)
 
 
-RECORDS: tuple[type[Record], ...] = (Account, Device, DeviceKeys, OneTimeKey, CodeRecord, Budget)
+@dataclass(frozen=True)
+class PushToken(Record):
+    """Where a device that is not connected is woken.
+
+    platform: which push service, e.g. "fcm"; token: what that service gave the device, not shown in a repr
+    (who holds it can wake the device).  registered_s: Unix seconds.
+    """
+
+    TABLE: ClassVar[str] = "push"
+    address: int
+    platform: str
+    token: str = field(repr=False)
+    registered_s: int
+
+    def key(self) -> bytes:
+        return address_key(self.address)
+
+
+RECORDS: tuple[type[Record], ...] = (Account, Device, DeviceKeys, OneTimeKey, CodeRecord, Budget, PushToken)
 TABLES: tuple[str, ...] = tuple(record.TABLE for record in RECORDS)
 Corrupt = Callable[[str, bytes], None]  # table, key

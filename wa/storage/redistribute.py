@@ -74,6 +74,7 @@ REGISTRY_TABLES: dict[str, Owner] = {
     "one_time": _by_address(0),
     "codes": _by_number,
     "budgets": _by_subject,
+    "push": _by_address(0),
 }
 
 

@@ -33,6 +33,7 @@ from wa.storage.records import (
     Device,
     DeviceKeys,
     OneTimeKey,
+    PushToken,
     Record,
     address_key,
     budget_key,
@@ -85,6 +86,9 @@ class View:
 
     def code(self, number: int) -> CodeRecord | None:
         return self._get(CodeRecord, number_key(number))
+
+    def push_token(self, address: int) -> PushToken | None:
+        return self._get(PushToken, address_key(address))
 
     def budget(self, subject: int, name: str) -> Budget | None:
         """subject: a phone number or `records.ip_subject()`."""
@@ -143,8 +147,9 @@ class Change(View):
         return self._cursor.delete(Account.TABLE, number_key(number))
 
     def delete_device(self, address: int) -> bool:
-        """The device with its keys and one-time keys."""
+        """The device with its keys, one-time keys and push token."""
         self._cursor.delete(DeviceKeys.TABLE, address_key(address))
+        self.delete_push_token(address)
         self.delete_one_time(address)
         return self._cursor.delete(Device.TABLE, address_key(address))
 
@@ -172,6 +177,9 @@ class Change(View):
         prefix = address_key(address) if key_id is None else one_time_key_key(address, key_id)
         keys = [key for key, _ in self._cursor.scan(OneTimeKey.TABLE, prefix)]
         return sum(self._cursor.delete(OneTimeKey.TABLE, key) for key in keys)
+
+    def delete_push_token(self, address: int) -> bool:
+        return self._cursor.delete(PushToken.TABLE, address_key(address))
 
     def delete_code(self, number: int) -> bool:
         return self._cursor.delete(CodeRecord.TABLE, number_key(number))
@@ -254,6 +262,8 @@ def _check(record: Record) -> None:
         case CodeRecord():
             _ranged("number", record.number, 1, U64_MAX)
             _sized("hash", record.hash, 32)
+        case PushToken():
+            _ranged("address", record.address, 1, U64_MAX)
         case Budget():
             _ranged("subject", record.subject, 1, U64_MAX)
             _ranged("count", record.count, 0, U64_MAX)

@@ -65,6 +65,8 @@ class Method(IntEnum):
     DEVICES_REMOVE = 7
     RECEIPTS_STATUS = 8
     SERVER_INFO = 9
+    PUSH_REGISTER = 10
+    PUSH_UNREGISTER = 11
 
 
 class Who(IntEnum):
@@ -161,6 +163,16 @@ SPECS: dict[Method, Spec] = {
             " -> {waiting: [bool]}; an accepted message that is not waiting was delivered or has expired",
         ),
         Spec(Method.SERVER_INFO, Who.SELF, {}, "-> {version, protocol, time_ms}"),
+        Spec(
+            Method.PUSH_REGISTER,
+            Who.SELF,
+            {
+                "platform": Field(str, 1, limits.PUSH_PLATFORM_BYTES_MAX),
+                "token": Field(str, 1, limits.PUSH_TOKEN_BYTES_MAX),
+            },
+            "Where this device is woken while it is not connected; takes the place of an earlier token. -> {}",
+        ),
+        Spec(Method.PUSH_UNREGISTER, Who.SELF, {}, "This device is not woken any more. -> {}"),
     )
 }
 
