@@ -28,6 +28,9 @@ cdef enum:
     CODE_EXPIRED = 47
     CODE_ADDRESS_UNKNOWN = 49
     DRAIN_STATE_CLASS = 128       # slab class of DrainState
+    EXHAUSTED = 0                 # everything there is was sent
+    WINDOW_FULL = 1               # goes on when the device acknowledges
+    READ_FAILED = 2
 
 cdef extern from *:
     """
@@ -69,6 +72,7 @@ cdef void drain(Core* w, Conn* c) noexcept nogil:
     cdef DrainState* ds = c.active.drain
     cdef Device* d = directory_find(&w.directory, c.address)
     cdef uint32_t i
+    cdef int found
     cdef bint exhausted = True
     if d == NULL or c.flags & (FLAG_DOOMED | FLAG_EOF):
         return
@@ -77,11 +81,15 @@ cdef void drain(Core* w, Conn* c) noexcept nogil:
         return
     if ring_of(w, c) == NULL:
         return
-    if ds.receipts_left:
-        drain_receipts(w, c, d)
+    if ds.receipts_left and drain_receipts(w, c, d) == READ_FAILED:
+        queue_drain(w, c)     # looked at again in the next turn, a second from now at the latest
+        return
     i = 0
     while i < PRIORITIES_N and d.undrained and not c.flags & FLAG_DOOMED:
-        if not drain_class(w, c, d, i):
+        found = drain_class(w, c, d, i)
+        if found == READ_FAILED:
+            queue_drain(w, c)
+        if found != EXHAUSTED:
             exhausted = False
             break
         i += 1
@@ -94,25 +102,25 @@ cdef void drain(Core* w, Conn* c) noexcept nogil:
         mark_dirty(w, c)
 
 
-cdef bint drain_class(Core* w, Conn* c, Device* d, uint32_t i) noexcept nogil:
-    """Sends what is waiting in one priority class.  True when the class is exhausted, False when the window is."""
+cdef int drain_class(Core* w, Conn* c, Device* d, uint32_t i) noexcept nogil:
+    """Sends what is waiting in one priority class."""
     cdef DrainState* ds = c.active.drain
     cdef MailRow* row
     cdef int n, k, want
     while True:
         want = <int>(w.bounds.window - (c.seq_next - c.active.seq_base))
         if want <= 0:
-            return False
+            return WINDOW_FULL
         n = w.store.read(w.store, c.address, wa_priorities[i], ds.cursor[i], w.rows, want, w.arena, w.arena_n)
         if n < 0:
-            return False          # the disk failed: what is there stays counted, and is tried again
+            return READ_FAILED    # what is there stays counted
         if n == 0:
-            return True
+            return EXHAUSTED
         for k in range(n):
             row = &w.rows[k]
             if custody_find(&w.custody, row.head.recipient, row.head.sender, row.head.id) == NULL:
                 if not window_open(w, c, row.head.body_n) or deliver_row(w, c, d, row) != 0:
-                    return False
+                    return WINDOW_FULL
             ds.cursor[i] = row.head.seq
 
 
@@ -148,7 +156,7 @@ cdef int deliver_row(Core* w, Conn* c, Device* d, const MailRow* row) noexcept n
     return out_frame(w, c, &f)
 
 
-cdef void drain_receipts(Core* w, Conn* c, Device* d) noexcept nogil:
+cdef int drain_receipts(Core* w, Conn* c, Device* d) noexcept nogil:
     cdef DrainState* ds = c.active.drain
     cdef StoreOp* r
     cdef Entry* e
@@ -157,15 +165,17 @@ cdef void drain_receipts(Core* w, Conn* c, Device* d) noexcept nogil:
     while True:
         want = <int>(w.bounds.window - (c.seq_next - c.active.seq_base))
         if want <= 0:
-            return
+            return WINDOW_FULL
         n = w.store.read_receipts(w.store, c.address, ds.receipt_peer, ds.receipt_id, w.receipt_rows, want)
-        if n <= 0:
+        if n < 0:
+            return READ_FAILED
+        if n == 0:
             break
         for k in range(n):
             r = &w.receipt_rows[k]
             e = entry_new(&w.custody)
             if e == NULL:
-                return
+                return WINDOW_FULL
             e.state = ENTRY_RECEIPT
             e.recipient = r.recipient     # owner, as in the store
             e.sender = r.sender           # the peer
@@ -183,10 +193,11 @@ cdef void drain_receipts(Core* w, Conn* c, Device* d) noexcept nogil:
             f.id = e.id
             f.code = e.code
             if out_frame(w, c, &f) != 0:
-                return
+                return WINDOW_FULL
     ds.receipts_left = 0
     if ds.receipt_peer == 0 and ds.receipt_id == 0:
         d.has_receipts = 0        # nothing was waiting
+    return EXHAUSTED
 
 
 # --- commits ------------------------------------------------------------------------------------------

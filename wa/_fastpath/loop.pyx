@@ -290,7 +290,10 @@ cdef class Loop:
         if self.started:
             return
         self.started = True
-        core_census(w)
+        cdef int status = core_census(w)
+        if status < 0:
+            # Without it mailboxes would look empty until their devices are gone for good: do not serve.
+            raise OSError(-status, "the mailboxes cannot be counted")
         if w.workers > 1:
             w.bus_listener = self.host.bus_listen(self.run_dir, w.worker)
             if w.poller.watch(w.poller, w.bus_listener, READABLE, <uint64_t>TOKEN_BUS_LISTENER << 56) < 0:

@@ -8,4 +8,4 @@ cdef void core_free(Core* w) noexcept
 cdef int core_identity(Core* w, bytes static_private, bytes certificate) except -1
 cdef int core_bounds(Core* w, dict overrides) except -1
 cdef void core_clock(Core* w) noexcept nogil
-cdef void core_census(Core* w) noexcept nogil             # counts what the mailbox holds for the known devices
+cdef int core_census(Core* w) noexcept nogil             # counts what the mailbox holds for the known devices

@@ -143,8 +143,11 @@ cdef void note_receipts(void* context, uint64_t owner, uint8_t level, uint64_t z
         d.has_receipts = 1
 
 
-cdef void core_census(Core* w) noexcept nogil:
+cdef int core_census(Core* w) noexcept nogil:
+    cdef int status
     # Places in mailboxes ascend across restarts even when everything was delivered in between.
     w.mail_seq = w.wall_ms << 16
-    w.store.census(w.store, count_one, w)
-    w.store.receipt_census(w.store, note_receipts, w)
+    status = w.store.census(w.store, count_one, w)
+    if status >= 0:
+        status = w.store.receipt_census(w.store, note_receipts, w)
+    return status
