@@ -27,6 +27,7 @@ STORED_RECEIPT, SEND, SEND_TTL, DELIVER, DELIVER_QUEUED = 0x28, 0x40, 0x50, 0x60
 QUIET_NS: Final = 9 * SECOND  # nothing heard for so long: the connection is given up
 PING_NS: Final = 3 * SECOND
 STATUS_MAX: Final = 32
+NOBODY: Final = 1 << 17  # wake target of a connection that is looked at from time to time
 
 
 def body_of(key: Key, size: int) -> bytes:
@@ -124,19 +125,56 @@ class Device:
         for item in self.outbox.values():
             item.sent_ns = -1
         try:
-            self.line = Line(
-                world.net,
-                handle,
-                suite=SUITE_CHACHA if rng.random() < 0.2 else SUITE_AESGCM,
-                pattern=XX if rng.random() < 0.2 else IK,
-                static_private=self.key,
-                server_static=world.static_public,
-                login=b"\0" + self.address.to_bytes(8, "big"),
-                ephemeral=world.ephemeral(),
-            )
+            self.line = self._line(handle)
         except Broken:
             world.net.close(handle)
             self._again()
+
+    def _line(self, handle: int) -> Line:
+        rng = self.world.rng
+        return Line(
+            self.world.net,
+            handle,
+            suite=SUITE_CHACHA if rng.random() < 0.2 else SUITE_AESGCM,
+            pattern=XX if rng.random() < 0.2 else IK,
+            static_private=self.key,
+            server_static=self.world.static_public,
+            login=b"\0" + self.address.to_bytes(8, "big"),
+            ephemeral=self.world.ephemeral(),
+        )
+
+    def storm(self, n: int) -> None:
+        """Opens so many connections, takes their handshakes as far as they go, and drops them a little later."""
+        alive = [w for w in self.world.workers if w.alive]
+        lines: list[Line] = []
+        for _ in range(n if alive else 0):
+            handle = self.world.rng.choice(alive).host.connect(NOBODY, bytes([10, 0, 1, self.index + 1]))
+            try:
+                lines.append(self._line(handle))
+            except Broken:
+                self.world.net.close(handle)
+
+        def go_on(rounds: int) -> None:
+            for line in list(lines):
+                try:
+                    was_open = line.open
+                    line.frames_in()
+                    line.flush()
+                    if line.open and not was_open:
+                        line.send(frames.encode(0x01, number=1))
+                except Broken:
+                    rounds_over(line)
+            if rounds:
+                self.world.after(20 * MS, lambda: go_on(rounds - 1))
+            else:
+                for line in list(lines):
+                    rounds_over(line)
+
+        def rounds_over(line: Line) -> None:
+            lines.remove(line)
+            line.close()
+
+        self.world.after(MS, lambda: go_on(self.world.rng.choice([2, 20, 60])))
 
     def _again(self) -> None:
         self.world.after(self.world.rng.randrange(10 * MS, 2 * SECOND), self.connect)
@@ -330,7 +368,7 @@ class Device:
         self.world.ledger.sent((self.address, recipient, id_), kind, ttl_s, self.orders)
         item = Item(kind, ttl_s, size)
         self.outbox[recipient, id_] = item
-        if self.line is not None and self.ready is not None and not self.deaf:
+        if self.line is not None and self.ready is not None:
             self.send_outbox()
             self.flush()
 

@@ -43,6 +43,7 @@ class Faults:
             if worker.alive:
                 worker.host.die_in(0)
                 worker.store.inner.fail(0)
+                worker.store.read_errors = 0
                 worker.store.latency_ns = world.settings.disk_ns
                 worker.not_before_ns = 0
             self._healthy(worker)
@@ -53,9 +54,10 @@ class Faults:
         for device in world.devices:
             device.deaf = device.mute = False
             device.online = True
-            if device.line is not None:
+            if device.line is not None and world.settings.fresh_start:
                 device.hang_up("calm")
             device.connect()
+            device.on_wake()
 
     def _healthy(self, worker: Worker) -> None:
         worker.stalled_disk = False
@@ -133,6 +135,13 @@ class Faults:
 
         self.world.after(self._span(), back)
 
+    def storm(self) -> None:
+        """One device logs in many times at once, as a thousand phones do after an outage."""
+        device = self._device()
+        if not device.removed:
+            self._say(f"{device.who} logs in many times at once")
+            device.storm(self.rng.choice([3] * 12 + [20] * 3 + [200]))
+
     def remove_device(self) -> None:
         left = [d for d in self.world.devices if not d.removed]
         if len(left) > 2:
@@ -204,6 +213,12 @@ class Faults:
             deletes = result == Result.FULL and self.rng.random() < 0.5
             self._say(f"disk of {worker.name}: {result.name.lower()} for {n} commits")
             worker.store.inner.fail(n, result, deletes=deletes)
+
+    def read_errors(self) -> None:
+        worker = self._worker()
+        if worker.alive:
+            worker.store.read_errors = self.rng.choice([1, 5, 50])
+            self._say(f"disk of {worker.name}: {worker.store.read_errors} reads fail")
 
     def slow_disk(self) -> None:
         worker = self._worker()

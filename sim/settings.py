@@ -25,6 +25,8 @@ FAULTS: Final = (
     "disk_full",
     "disk_failed",
     "slow_disk",
+    "read_errors",
+    "storm",
     "stall",
     "clock_step",
     "damage",
@@ -64,6 +66,7 @@ class Settings:
     fault_every_ns: int
     faults: tuple[str, ...]
     pipeline: int = 64  # envelopes that a client sends before it waits for answers
+    fresh_start: bool = True  # when the faults are over everybody reconnects, or connections go on as they are
     key_pool: int = 64
     control: str = "none"
     bounds: dict[str, int] = field(default_factory=dict)
@@ -150,6 +153,7 @@ def settings_of(
         fault_every_ns=active // rng.choice([2, 6, 12, 25]),
         faults=kinds,
         pipeline=10_000 if rng.random() < 0.1 else overrides.get("sender_window_max", 64),
+        fresh_start=rng.random() < 0.5,
         key_pool=rng.choice([64] * 49 + [0]),
         control=control,
     )

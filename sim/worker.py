@@ -246,10 +246,10 @@ class Worker:
     def check_bounds(self) -> None:
         s = self.world.settings
         stats = self.loop.stats()
-        window = s.bound("delivery_window_max")
         entries = stats["custody_entries"]
         rows = len(self.disk.mail.rows)  # acknowledged ones are in custody until they are deleted
-        if entries > (stats["devices"] + stats["connections"]) * window * 2 + 8 + rows:
+        receipts = stats["connections"] * s.bound("delivery_window_max")
+        if entries > stats["devices"] * s.bound("mailbox_envelopes_max") + receipts + rows:
             self.world.ledger.violate("bounds", f"{entries} entries in custody")
         per_conn = s.bound("output_bytes_max") + s.bound("delivery_window_bytes_max") + 4 * 131_072
         if stats["slab_used_bytes"] > (stats["connections"] + 4) * per_conn:

@@ -9,7 +9,7 @@ from typing import Final
 
 import pysodium
 
-from sim.device import Device
+from sim.device import NOBODY, Device
 from sim.faults import Faults
 from sim.history import History, short
 from sim.ledger import Clock, Key, Ledger
@@ -138,7 +138,7 @@ class World:
         target = self.net.next_wake()
         if target == AGENDA:
             self._due()
-        elif target >= 64:
+        elif NOBODY > target >= 64:
             self.devices[target - 64].on_wake()
         elif target >= STORE_TARGETS:
             if target - STORE_TARGETS < len(self.workers):

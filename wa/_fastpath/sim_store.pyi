@@ -13,6 +13,8 @@ class SimMailStore(MailStoreBase):
 
     latency_ns: int
     jitter_ns: int
+    read_errors: int
+    """So many reads to come fail."""
     @property
     def inner(self) -> MemoryMailStore: ...
     def __init__(

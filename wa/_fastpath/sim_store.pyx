@@ -6,6 +6,7 @@ It stands between the loop and the reference store.  Submitting asks the agenda 
 scheduler then calls step().  Each control makes the store break one promise on purpose, so that a checker which does not
 notice is itself found out.
 """
+from libc.errno cimport EIO
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -32,6 +33,7 @@ cdef class SimMailStore(MailStoreBase):
     cdef SimNet net
     cdef uint32_t target
     cdef public uint64_t latency_ns, jitter_ns
+    cdef public int read_errors   # so many reads to come fail
     cdef bint early, forgetful, no_dedup
     cdef StoreBatch* told         # control "early": said to be done, on no disk yet
     cdef StoreBatch* told_last
@@ -165,6 +167,9 @@ cdef int sim_read(MailStore* m, uint64_t recipient, uint8_t priority, uint64_t a
     cdef int got
     with gil:
         store = <SimMailStore>m.state
+        if store.read_errors > 0:
+            store.read_errors -= 1
+            return -EIO
         got = store.m.read(store.m, recipient, priority, after_seq, out, out_max, arena, arena_n)
         if store.forgetful and got > 0:
             store.forget(out, got)
@@ -175,7 +180,11 @@ cdef int sim_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, ui
                            int out_max) noexcept nogil:
     cdef MailStore* inner
     with gil:
-        inner = (<SimMailStore>m.state).m
+        store = <SimMailStore>m.state
+        if store.read_errors > 0:
+            store.read_errors -= 1
+            return -EIO
+        inner = store.m
     return inner.read_receipts(inner, owner, after_peer, after_id, out, out_max)
 
 
