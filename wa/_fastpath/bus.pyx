@@ -170,9 +170,13 @@ cdef int send_some(Core* w, Peer* p) noexcept nogil:
     cdef uint32_t fds_n = 0
     cdef uint32_t i
     cdef int64_t sent
-    # Descriptors go with the first byte of a call and are claimed in order by the hand-over messages, so they may
-    # arrive before their message but never after; the receiver's queue bounds how far ahead.
-    if p.fds_n:
+    # Descriptors go with the first byte of a call and are claimed in order by the hand-over messages.  They leave only
+    # with the first byte of their messages: after a partial write the next ones wait for theirs, so that the receiver
+    # never holds more than two calls' worth.
+    if p.fds_n and p.fd_at[0] > p.out_at:
+        n = p.fd_at[0] - p.out_at
+        sent = w.poller.send(w.poller, p.fd, p.out + p.out_at, n)
+    elif p.fds_n:
         fds_n = p.fds_n if p.fds_n < BUS_FDS_MAX else BUS_FDS_MAX
         if p.fds_n > BUS_FDS_MAX:
             n = p.fd_at[BUS_FDS_MAX] - p.out_at
