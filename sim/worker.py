@@ -270,6 +270,8 @@ class Worker:
         for name in ("connections", "half_open", "custody_entries", "slab_used_bytes"):
             if stats[name]:
                 self.world.ledger.violate("leak", f"{self.name}: {name} = {stats[name]}")
+        if stats["bus_lost"] and not self.world.died:
+            self.world.ledger.violate("contract", f"{self.name} lost the bus to a worker that lives")
         fds = 1 if len(self.world.workers) == 1 else 2 * len(self.world.workers)
         if self.host.open_fds != fds:
             self.world.ledger.violate("leak", f"{self.name}: {self.host.open_fds} descriptors, not {fds}")

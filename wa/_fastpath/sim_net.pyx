@@ -289,10 +289,24 @@ cdef int64_t end_send(Net* n, End* e, const uint8_t* buf, size_t len) noexcept n
     return <int64_t>len
 
 
+cdef size_t scm_boundary(Net* n, Pipe* p, size_t len) noexcept nogil:
+    """How far one call reads: up to the next bytes that carry descriptors, or through them but not to the ones after."""
+    cdef uint32_t i
+    cdef uint64_t edge = 0
+    cdef bint through = net_below(n, 2)
+    for i in range(p.carried_at, p.carried_n):
+        if p.carried[i].offset <= p.read:
+            through = False           # these begin at the first byte: nothing is glued behind them
+        elif not through or (edge and p.carried[i].offset != edge):
+            return min(len, p.carried[i].offset - p.read)
+        else:
+            edge = p.carried[i].offset
+    return len
+
+
 cdef int64_t end_recv(Net* n, End* e, uint8_t* buf, size_t len) noexcept nogil:
     cdef Pipe* p = e.to_me
     cdef size_t got
-    cdef uint32_t i
     arrive(n, p)
     got = p.arrived - p.read
     if got == 0:
@@ -303,12 +317,7 @@ cdef int64_t end_recv(Net* n, End* e, uint8_t* buf, size_t len) noexcept nogil:
         return -EAGAIN
     if len > got:
         len = got
-    # One call never takes bytes beyond the next ones that carry descriptors (unix(7)).
-    for i in range(p.carried_at, p.carried_n):
-        if p.carried[i].offset > p.read:
-            if len > p.carried[i].offset - p.read:
-                len = p.carried[i].offset - p.read
-            break
+    len = scm_boundary(n, p, len)
     memcpy(buf, p.data + (p.read - p.base), len)
     p.read += len
     if p.full and e.peer != NULL:
