@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request
+from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request, Wake
 from wa._fastpath.memory_store import MemoryMailDisk
 from wa._fastpath.poller_sim import SimHost
 from wa._fastpath.sim_store import SimMailStore
@@ -53,7 +53,7 @@ class Door:
             elif isinstance(event, Request):
                 self._request(event)
             else:
-                assert isinstance(event, Gone | PeerMessage)
+                assert isinstance(event, Gone | PeerMessage | Wake)
 
     def on_wake(self) -> None:
         later, self.later = self.later, []
@@ -246,10 +246,9 @@ class Worker:
     def check_bounds(self) -> None:
         s = self.world.settings
         stats = self.loop.stats()
-        entries = stats["custody_entries"]
-        rows = len(self.disk.mail.rows)  # acknowledged ones are in custody until they are deleted
+        entries = stats["custody_entries"] - stats["custody_deleting"]  # those are bounded by the batches
         receipts = stats["connections"] * s.bound("delivery_window_max")
-        if entries > stats["devices"] * s.bound("mailbox_envelopes_max") + receipts + rows:
+        if entries > stats["devices"] * s.bound("mailbox_envelopes_max") + receipts:
             self.world.ledger.violate("bounds", f"{entries} entries in custody")
         per_conn = s.bound("output_bytes_max") + s.bound("delivery_window_bytes_max") + 4 * 131_072
         if stats["slab_used_bytes"] > (stats["connections"] + 4) * per_conn:

@@ -19,6 +19,7 @@ GAUGES = frozenset(
         "half_open",
         "devices",
         "custody_entries",
+        "custody_deleting",
         "slab_used_bytes",
         "slab_cached_bytes",
         # of the cold path

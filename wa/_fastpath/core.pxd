@@ -156,6 +156,7 @@ ctypedef struct Custody:
     Entry* newest
     Entry* undeleted              # DELETING, and the disk refused; chained through `older`, tried again every second
     uint64_t live                 # entries handed out
+    uint64_t deleting             # of those: acknowledged, their rows on the way out; without bodies
 
 cdef enum ColdType:
     COLD_LOGIN = 1
@@ -202,7 +203,7 @@ ctypedef struct Bounds:
     uint64_t handshake_step_ms, authenticate_ms, idle_ms, close_flush_ms
     uint64_t linger_ms, resend_after_ms, resends, window, window_bytes, sender_window
     uint64_t mailbox, output_bytes, bus_bytes, batch_bytes
-    uint64_t half_open, handshakes_per_s, handshakes_per_address_per_s, accepts_per_turn
+    uint64_t half_open, handshakes_per_turn, handshakes_per_s, handshakes_per_address_per_s, accepts_per_turn
     uint64_t request_bytes, body_bytes, connections, call_wake_again_ms
     uint64_t retention_s[KINDS_N]
 
@@ -255,6 +256,7 @@ ctypedef struct Core:
     uint64_t budget_second
     uint32_t budget_used
     uint32_t sheds_this_second
+    uint32_t handshakes_this_turn
     uint16_t address_budget[4096]
     void* trace                   # the ring of trace.pxd, or NULL
     # scratch

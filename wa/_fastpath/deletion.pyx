@@ -29,6 +29,7 @@ cdef void delete_envelope(Core* w, Entry* e) noexcept nogil:
         slab_give(&w.slab, e.body, e.body_capacity)
         e.body = NULL
     e.state = ENTRY_DELETING
+    w.custody.deleting += 1
     e.conn = NONE_INDEX
     if delete_row(w, e) != 0:
         keep_undeleted(w, e)

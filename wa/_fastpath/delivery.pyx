@@ -101,6 +101,8 @@ cdef void entry_end(Core* w, Entry* e) noexcept nogil:
     linger_remove(&w.custody, e)
     if e.state != ENTRY_RECEIPT:
         custody_remove(&w.custody, e)
+    if e.state == ENTRY_DELETING:
+        w.custody.deleting -= 1
     if e.body != NULL:
         slab_give(&w.slab, e.body, e.body_capacity)
     entry_free(&w.custody, e)
@@ -179,6 +181,10 @@ cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint
     e = custody_find(&w.custody, v.recipient, v.sender, v.id)
     if e != NULL:
         take_again(w, e)
+        return
+    if not batch_has_room(w, n):
+        # The disk is behind.  What is delivered live may need it too, so nothing more is taken in.
+        refuse_envelope(w, v, CODE_TRY_LATER)
         return
     if d.held + d.undeleted >= w.bounds.mailbox:
         refuse_envelope(w, v, CODE_MAILBOX_FULL)
@@ -272,7 +278,7 @@ cdef int backlog_begins(Core* w, Conn* c, uint64_t mail_seq) noexcept nogil:
 
 
 cdef void take_stored(Core* w, Device* d, const BusEnvelope* v, const uint8_t* body, uint32_t n) noexcept nogil:
-    cdef StoreOp* op = batch_op(w, OP_PUT, n) if batch_has_room(w, n) else NULL
+    cdef StoreOp* op = batch_op(w, OP_PUT, n)
     if op == NULL:
         refuse_envelope(w, v, CODE_TRY_LATER)
         return

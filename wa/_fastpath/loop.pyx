@@ -115,6 +115,7 @@ cdef class Loop:
         cdef int n = w.poller.wait(w.poller, w.events, EVENTS_MAX, timeout_ms)
         core_clock(w)
         w.stats.turns += 1
+        w.handshakes_this_turn = 0
         # A signal ends the wait with no events, like a time-out: Python looks whether there was one.
         self.interrupted = n <= 0
         if n < 0:
@@ -462,6 +463,7 @@ cdef class Loop:
         counters = dict(w.stats)
         counters.update(
             connections=w.conns.live_n, half_open=w.conns.half_open_n, devices=w.directory.used,
-            custody_entries=w.custody.live, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
+            custody_entries=w.custody.live, custody_deleting=w.custody.deleting,
+            slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
         )
         return counters

@@ -64,6 +64,8 @@ cdef void session_readable(Core* w, Conn* c) noexcept nogil:
     cdef int64_t n
     if c.flags & (FLAG_PAUSED | FLAG_DOOMED | FLAG_EOF) or c.state == CONN_CLOSING:
         return
+    if c.state <= CONN_HANDSHAKE and w.handshakes_this_turn >= w.bounds.handshakes_per_turn:
+        return                            # readiness is level-triggered: the next turn reports it again
     if a != NULL and a.in_n:
         into = a.in_buf + a.in_n          # keep() made room for the whole record
         room = a.in_capacity - a.in_n
@@ -290,6 +292,7 @@ cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, cons
         begin_close(w, c, CODE_PROTOCOL_ERROR, 0)
         return False
     p.messages += 1
+    w.handshakes_this_turn += 1
     if p.messages == 1:
         if not admission(w, &p.peer):
             w.stats.sheds += 1

@@ -41,6 +41,7 @@ BOUNDS = {
     "bus_bytes": "BUS_BUFFER_BYTES_MAX",
     "batch_bytes": "BATCH_BYTES_MAX",
     "half_open": "HALF_OPEN_MAX",
+    "handshakes_per_turn": "HANDSHAKES_PER_TURN_MAX",
     "handshakes_per_s": "HANDSHAKES_PER_S_MAX",
     "handshakes_per_address_per_s": "HANDSHAKES_PER_ADDRESS_PER_S_MAX",
     "accepts_per_turn": "ACCEPTS_PER_TURN_MAX",
