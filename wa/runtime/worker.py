@@ -6,6 +6,7 @@ core of its own), the mailbox store's commit thread, and the registry's thread.
 
 import faulthandler
 import json
+import mmap
 import secrets
 import signal
 import socket
@@ -87,7 +88,7 @@ class Worker:
             certificate=keys.certificate,
             run_dir=str(plan.run_dir),
             overrides={"linger_ms": config.linger_ms},
-            trace=create_ring(plan.run_dir, plan.worker) if config.trace else None,
+            trace=self._ring() if config.trace else None,
         )
         self._changes = RegistryThread(
             self._registry, site, code_transport(config), wake=self.loop.wake, now_ms=wall_ms, log=log
@@ -97,6 +98,14 @@ class Worker:
             for device in view.devices():
                 self.loop.add_device(device.address)
         self.loop.start()
+
+    def _ring(self) -> mmap.mmap | None:
+        """None where there is no room for it: what looks at messages must not stop them."""
+        try:
+            return create_ring(self._plan.run_dir, self._plan.worker)
+        except OSError as error:
+            self._log.warning("not_traced", reason=error.strerror)
+            return None
 
     def run(self, listener: int) -> None:
         """Serves clients of the listening socket `listener` until `loop.stop()`, then commits what is
