@@ -256,11 +256,15 @@ def _is_registered(person: Person) -> bool:
 async def arena(
     seed: int, workers: int, parent: Path | None = None, flags: tuple[str, ...] = ()
 ) -> AsyncIterator[Arena]:
-    """In a directory of its own, which stays when the arena is marked (`keep`)."""
+    """In a directory of its own, which stays after a violation or a failure."""
     base = Path(tempfile.mkdtemp(prefix="wa-faults-", dir=parent))
     made = Arena(base, seed, Server(base / "server", workers, flags))
     try:
         yield made
+    except BaseException as error:
+        made.keep = True
+        error.add_note(f"everything that was recorded is in {base}")
+        raise
     finally:
         try:
             await made.close()
