@@ -48,7 +48,6 @@ class Arena:
     ports: dict[str, int] = field(default_factory=dict)  # of those that do not reach the server directly
     deaths_at_steps: int = 0
     round: int = 0
-    notes: list[str] = field(default_factory=list)
     failures: list[Violation] = field(default_factory=list)
     late_receipts: int = 0
     keep: bool = False
