@@ -138,17 +138,26 @@ def run_worker(plan: Plan, listener: socket.socket, channel: socket.socket, log:
     def report(stats: dict[str, int]) -> None:
         try:
             channel.send(json.dumps(stats).encode())
-        except BlockingIOError:
-            log.debug("report_skipped")  # the supervisor is behind; the next one has newer numbers
+        except (BlockingIOError, ConnectionError):
+            log.debug("report_skipped")  # the supervisor is behind, or gone: then the kernel is about to kill us
 
     worker = Worker(plan, report, log)
-    channel.setblocking(True)
-    channel.send(STARTED)
-    if channel.recv(len(GO)) != GO:
-        return  # the supervisor is gone
-    channel.setblocking(False)
+    if not _let_go(channel):
+        return
     signal.signal(signal.SIGTERM, lambda number, frame: worker.loop.stop())
     worker.run(listener.fileno())
+
+
+def _let_go(channel: socket.socket) -> bool:
+    """Says that this worker has started, and waits for the others.  False: the supervisor is gone."""
+    channel.setblocking(True)
+    try:
+        channel.send(STARTED)
+        answer = channel.recv(len(GO))
+    except ConnectionError:
+        return False
+    channel.setblocking(False)
+    return answer == GO
 
 
 def code_transport(config: Config) -> CodeTransport:
