@@ -39,7 +39,7 @@ def kills(*, rounds: Rounds = 100, seed: Seed = 1, directory: Directory = None) 
 @app.command()
 def disk_full(*, seed: Seed = 1, directory: Directory = None) -> None:
     """The data directory's file system is full, and later it is not."""
-    end([asyncio.run(run_disk_full(seed, directory))], seed)
+    end([alone("disk full", run_disk_full(seed, directory))], seed)
 
 
 @app.command()
@@ -61,19 +61,19 @@ def slow_reader(
     directory: Directory = None,
 ) -> None:
     """A client that stops reading while others keep talking."""
-    end([asyncio.run(run_slow_reader(seconds, seed, directory))], seed)
+    end([alone("slow reader", run_slow_reader(seconds, seed, directory))], seed)
 
 
 @app.command()
 def corrupt(*, seed: Seed = 1, directory: Directory = None) -> None:
     """One byte of a stored envelope changes while the server is down."""
-    end([asyncio.run(run_corrupt(seed, directory))], seed)
+    end([alone("corrupt", run_corrupt(seed, directory))], seed)
 
 
 @app.command()
 def control(*, seed: Seed = 1, directory: Directory = None) -> None:
     """Negative control: a client that acknowledges before its commit must be caught."""
-    end([asyncio.run(run_control(seed, directory))], seed)
+    end([alone("control", run_control(seed, directory))], seed)
 
 
 @app.command("all")
@@ -81,18 +81,22 @@ def everything(*, rounds: Rounds = 100, seed: Seed = 1, directory: Directory = N
     """Every scenario once."""
     outcomes = [
         counted("kills", rounds, seed, partial(run_kills, rounds, seed, directory)),
-        asyncio.run(run_disk_full(seed, directory)),
+        alone("disk full", run_disk_full(seed, directory)),
         counted("TCP cuts", 60, seed, partial(run_cuts, 60, seed, directory)),
-        asyncio.run(run_slow_reader(30.0, seed, directory)),
-        asyncio.run(run_corrupt(seed, directory)),
-        asyncio.run(run_control(seed, directory)),
+        alone("slow reader", run_slow_reader(30.0, seed, directory)),
+        alone("corrupt", run_corrupt(seed, directory)),
+        alone("control", run_control(seed, directory)),
     ]
     end(outcomes, seed)
 
 
+def alone(name: str, scenario: Run) -> Outcome:
+    return asyncio.run(report.judged(name, scenario))
+
+
 def counted(what: str, total: int, seed: int, run: Callable[[Callable[[int], None]], Run]) -> Outcome:
     with report.counting(f"{what}, seed {seed}", total) as progress:
-        return asyncio.run(run(progress))
+        return alone(what, run(progress))
 
 
 def end(outcomes: list[Outcome], seed: int) -> None:

@@ -48,7 +48,6 @@ class Arena:
     ports: dict[str, int] = field(default_factory=dict)  # of those that do not reach the server directly
     deaths_at_steps: int = 0
     round: int = 0
-    notes: list[str] = field(default_factory=list)
     failures: list[Violation] = field(default_factory=list)
     late_receipts: int = 0
     keep: bool = False
@@ -256,11 +255,15 @@ def _is_registered(person: Person) -> bool:
 async def arena(
     seed: int, workers: int, parent: Path | None = None, flags: tuple[str, ...] = ()
 ) -> AsyncIterator[Arena]:
-    """In a directory of its own, which stays when the arena is marked (`keep`)."""
+    """In a directory of its own, which stays after a violation or a failure."""
     base = Path(tempfile.mkdtemp(prefix="wa-faults-", dir=parent))
     made = Arena(base, seed, Server(base / "server", workers, flags))
     try:
         yield made
+    except BaseException as error:
+        made.keep = True
+        error.add_note(f"everything that was recorded is in {base}")
+        raise
     finally:
         try:
             await made.close()

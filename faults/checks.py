@@ -1,12 +1,12 @@
 """What must hold over a history once everything is up and quiet.  Each checker yields violations.
 
-    lost          what was told accepted is at every device that it was for, as it was written
-    pending       nothing that a sender's store holds waits for ever, or failed
-    doubled       no message is shown twice
-    falling       receipts only rise
-    order         from one sender's device to one device, messages of one priority come in the order of sending
-    unreadable    no ratchet was torn, no identity changed: nobody was asked to encrypt anew
-    left          the server's mailboxes are empty
+lost          what was told accepted is at every device that it was for, as it was written
+pending       nothing that a sender's store holds waits for ever, or failed
+doubled       no message is shown twice
+falling       receipts only rise
+order         from one sender's device to one device, messages of one priority come in the order of sending
+unreadable    no ratchet was torn, no identity changed: nobody was asked to encrypt anew
+left          the server's mailboxes are empty
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -9,6 +9,7 @@ from pathlib import Path
 from faults.arena import NUMBERS, Arena, arena
 from faults.checks import Violation
 from faults.report import Outcome
+from faults.server import ServerFailed
 
 TMPFS_BYTES = 64 << 20
 LEFT_BYTES = 256 << 10  # what the ballast leaves
@@ -90,6 +91,16 @@ async def _play(ground: Arena, outcome: Outcome) -> None:
     await ground.people.stop(bob)
     # Full again, and then there is space: nobody restarts anything.
     await _until_refused(ground, ballast)
+    # An operator's restart does not make it worse, not even where there is no room for what is not needed.
+    await server.stop()
+    for ring in (server.data_dir / "run").glob("*.ring"):
+        ring.unlink()
+    fill(ballast)
+    if not await server.start():
+        raise ServerFailed(f"it did not start on a full disk: {server.log_end()}")
+    workers = server.worker_pids()
+    before = ground.refused()
+    await ground.until(lambda: ground.refused() > before, "after a restart the full disk was not noticed")
     ballast.unlink()
     await ground.until(lambda: not ground.unanswered(ann), "nothing was accepted again after there was space")
     refusals = ground.refused()

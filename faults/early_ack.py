@@ -21,9 +21,7 @@ def acknowledge_early(rng: random.Random) -> None:
     """Changes the SDK in this process, for good."""
     committing_first = Link._take
 
-    def take(
-        link: Link, connection: Connection, outbox: Outbox, items: Sequence[Item], seqs: Sequence[int]
-    ) -> None:
+    def take(link: Link, connection: Connection, outbox: Outbox, items: Sequence[Item], seqs: Sequence[int]) -> None:
         if seqs:
             connection.acknowledge(seqs)
             if rng.random() < DIE_CHANCE:

@@ -160,6 +160,4 @@ def _device(person: Person) -> Device:
 
 
 def _told(path: Path) -> list[Told]:
-    return [
-        Told(entry.pop("at_us"), life, entry.pop("what"), entry) for life, entry in journal.read(path)
-    ]
+    return [Told(entry.pop("at_us"), life, entry.pop("what"), entry) for life, entry in journal.read(path)]

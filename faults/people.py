@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from faults import journal
-from faults.server import ROOT, Server
+from faults.server import ROOT, ProcessFailed, Server
 from wa.client.events import Direction, State
+from wa.ids import parse_number
 from wa.runtime.process import die_with_parent
 
 STOP_S_MAX = 20.0
 
 
-class PersonFailed(Exception):
-    """A client process ended by itself: a fault of the SDK or of the harness."""
+class PersonFailed(ProcessFailed):
+    """A client process did not end when it was asked to."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,21 @@ class Person:
     def has_told(self, what: str) -> bool:
         """Whether its journal has such an entry, of any life."""
         return any(entry["what"] == what for _, entry in journal.read(self.directory / journal.NAME))
+
+    def answered_to(self, other: "Person") -> int:
+        """Envelopes to the other's number that have an answer."""
+        try:
+            db = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=0.2)
+        except sqlite3.OperationalError:
+            return 0
+        try:
+            query = "SELECT count(*) FROM outbox WHERE recipient >> 8 = ? AND state > ?"
+            (answered,) = db.execute(query, (parse_number(other.number), State.PENDING)).fetchone()
+        except sqlite3.OperationalError:
+            return 0
+        finally:
+            db.close()
+        return int(answered)
 
     def stored(self) -> Stored | None:
         """Read from outside.  None while the store is not there yet, or busy."""

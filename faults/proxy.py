@@ -102,9 +102,7 @@ class Proxy:
 class _Way:
     """One direction.  `is_over`: it has ended the whole connection."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, incident: Incident | None
-    ) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, incident: Incident | None) -> None:
         self._reader, self._writer, self._incident = reader, writer, incident
         self._passed = 0
         self.hit = False

@@ -1,6 +1,6 @@
 """What a scenario found, the table at the end, and progress on the way."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from faults.checks import Violation
+from faults.server import ProcessFailed
 
 console = Console(highlight=False)
 SHOWN_MAX = 10  # violations whose stories are told
@@ -41,6 +42,15 @@ class Outcome:
                     told.add(token)
                     found += self.stories.get(token, ())
         return found
+
+
+async def judged(name: str, scenario: Coroutine[None, None, Outcome]) -> Outcome:
+    """The outcome; where something never came, or a process did not do what it must, that is the violation."""
+    try:
+        return await scenario
+    except (TimeoutError, ProcessFailed) as error:
+        notes = " ".join(getattr(error, "__notes__", ()))
+        return Outcome(name, [Violation("stuck", f"{error} {notes}")])
 
 
 @contextmanager

@@ -31,7 +31,11 @@ READY = re.compile(rb"ready: 127\.0\.0\.1:(\d+), ")
 ROOT = Path(__file__).parent.parent
 
 
-class ServerFailed(Exception):
+class ProcessFailed(Exception):
+    """A process did not start or end as it must."""
+
+
+class ServerFailed(ProcessFailed):
     """The server did not do what its operator expects; the message has the end of its log."""
 
 

@@ -4,6 +4,7 @@ They keep their files in the system's temporary directory: pytest's own paths ar
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from faults.cuts import cuts
 from faults.disk_full import disk_full
 from faults.history import Device, Envelope, History, Row, Told
 from faults.kills import kills
-from faults.report import Outcome
+from faults.report import Outcome, judged
 from faults.slow_reader import slow_reader
 from wa.client.events import Direction, State
 from wa.wire.methods import Kind
@@ -31,30 +32,29 @@ def nothing(done: int) -> None:
     """Progress that nobody watches."""
 
 
+SCENARIOS: dict[str, Callable[[], Coroutine[None, None, Outcome]]] = {
+    "kills": lambda: kills(25, SEED, None, nothing),
+    "disk full": lambda: disk_full(SEED, None),
+    "cuts": lambda: cuts(15, SEED, None, nothing),
+    "slow reader": lambda: slow_reader(4.0, SEED, None),
+    "corrupt": lambda: corrupt(SEED, None),
+    "control": lambda: control(SEED, None),
+}
+
+
 @pytest.fixture(scope="module")
-def played() -> dict[str, Outcome | BaseException]:
+def played() -> dict[str, Outcome]:
     """All of them beside one another, each with a server of its own: they mostly wait."""
 
-    async def play() -> list[Outcome | BaseException]:
-        scenarios = (
-            kills(25, SEED, None, nothing),
-            disk_full(SEED, None),
-            cuts(15, SEED, None, nothing),
-            slow_reader(4.0, SEED, None),
-            corrupt(SEED, None),
-            control(SEED, None),
-        )
-        return await asyncio.gather(*scenarios, return_exceptions=True)
+    async def play() -> list[Outcome]:
+        return await asyncio.gather(*(judged(name, scenario()) for name, scenario in SCENARIOS.items()))
 
-    names = ("kills", "disk full", "cuts", "slow reader", "corrupt", "control")
-    return dict(zip(names, asyncio.run(play()), strict=True))
+    return dict(zip(SCENARIOS, asyncio.run(play()), strict=True))
 
 
-@pytest.mark.parametrize("name", ["kills", "disk full", "cuts", "slow reader", "corrupt", "control"])
-def test_scenario_holds(played: dict[str, Outcome | BaseException], name: str) -> None:
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario_holds(played: dict[str, Outcome], name: str) -> None:
     outcome = played[name]
-    if isinstance(outcome, BaseException):
-        raise outcome
     if outcome.skipped:
         pytest.skip(outcome.skipped)
     assert outcome.is_good, "\n".join([*outcome.lines(SEED), f"kept in {outcome.kept}"])

@@ -1,5 +1,6 @@
 """Where is my message: the recorded stages of an envelope tell its story, in order, over workers."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,18 @@ def test_the_ring_keeps_the_newest(tmp_path: Path) -> None:
     found = trace.steps(tmp_path)
     assert len(found) == trace.RECORDS_DEFAULT
     assert found[-1].id == 39_999 and found[0].id == 40_000 - trace.RECORDS_DEFAULT // 2
+
+
+def test_a_ring_without_room_is_none_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the full disk: it fails the same write."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            trace.create_ring(tmp_path, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_rings_it_says_what_to_do(tmp_path: Path) -> None:

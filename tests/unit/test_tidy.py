@@ -18,7 +18,7 @@ TEMPERATURE = re.compile(r"# (HOT|COLD)\b[^:]*: \S.{19,}")
 
 
 def sources(*suffixes: str) -> list[Path]:
-    tops = ("wa", "sim", "tests", "scripts", "examples", "bench")
+    tops = ("wa", "sim", "faults", "tests", "scripts", "examples", "bench")
     found = [path for top in tops for path in (ROOT / top).rglob("*") if path.suffix in suffixes]
     return sorted([*found, *(path for path in ROOT.glob("*.py") if path.suffix in suffixes)])
 

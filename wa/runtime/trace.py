@@ -42,15 +42,21 @@ def ring_path(run_dir: Path, worker: int) -> Path:
 
 
 def create_ring(run_dir: Path, worker: int, records: int = RECORDS_DEFAULT) -> mmap.mmap:
-    """An empty ring of `records` records, for `Loop(trace=...)`.  Raises OSError."""
+    """An empty ring of `records` records, for `Loop(trace=...)`.
+
+    Its space is taken here, by writing it: a page that a full disk has no room for would kill the worker that
+    touches it (SIGBUS).  Raises OSError, and then there is no ring.
+    """
     path = ring_path(run_dir, worker)
     path.unlink(missing_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.ftruncate(fd, HEADER_BYTES + records * RECORD_BYTES)
-        return mmap.mmap(fd, 0)
-    finally:
-        os.close(fd)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b") as file:
+        try:
+            file.write(bytes(HEADER_BYTES + records * RECORD_BYTES))
+            file.flush()
+            return mmap.mmap(file.fileno(), 0)
+        except OSError:
+            path.unlink()
+            raise
 
 
 def steps(run_dir: Path, envelope_id: int | None = None) -> list[Step]:

@@ -6,6 +6,7 @@ core of its own), the mailbox store's commit thread, and the registry's thread.
 
 import faulthandler
 import json
+import mmap
 import secrets
 import signal
 import socket
@@ -87,7 +88,7 @@ class Worker:
             certificate=keys.certificate,
             run_dir=str(plan.run_dir),
             overrides={"linger_ms": config.linger_ms},
-            trace=create_ring(plan.run_dir, plan.worker) if config.trace else None,
+            trace=self._ring() if config.trace else None,
         )
         self._changes = RegistryThread(
             self._registry, site, code_transport(config), wake=self.loop.wake, now_ms=wall_ms, log=log
@@ -97,6 +98,14 @@ class Worker:
             for device in view.devices():
                 self.loop.add_device(device.address)
         self.loop.start()
+
+    def _ring(self) -> mmap.mmap | None:
+        """None where there is no room for it: what looks at messages must not stop them."""
+        try:
+            return create_ring(self._plan.run_dir, self._plan.worker)
+        except OSError as error:
+            self._log.warning("not_traced", reason=error.strerror)
+            return None
 
     def run(self, listener: int) -> None:
         """Serves clients of the listening socket `listener` until `loop.stop()`, then commits what is
@@ -129,17 +138,26 @@ def run_worker(plan: Plan, listener: socket.socket, channel: socket.socket, log:
     def report(stats: dict[str, int]) -> None:
         try:
             channel.send(json.dumps(stats).encode())
-        except BlockingIOError:
-            log.debug("report_skipped")  # the supervisor is behind; the next one has newer numbers
+        except (BlockingIOError, ConnectionError):
+            log.debug("report_skipped")  # the supervisor is behind, or gone: then the kernel is about to kill us
 
     worker = Worker(plan, report, log)
-    channel.setblocking(True)
-    channel.send(STARTED)
-    if channel.recv(len(GO)) != GO:
-        return  # the supervisor is gone
-    channel.setblocking(False)
+    if not _let_go(channel):
+        return
     signal.signal(signal.SIGTERM, lambda number, frame: worker.loop.stop())
     worker.run(listener.fileno())
+
+
+def _let_go(channel: socket.socket) -> bool:
+    """Says that this worker has started, and waits for the others.  False: the supervisor is gone."""
+    channel.setblocking(True)
+    try:
+        channel.send(STARTED)
+        answer = channel.recv(len(GO))
+    except ConnectionError:
+        return False
+    channel.setblocking(False)
+    return answer == GO
 
 
 def code_transport(config: Config) -> CodeTransport:
