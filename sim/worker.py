@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request
+from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request, Wake
 from wa._fastpath.memory_store import MemoryMailDisk
 from wa._fastpath.poller_sim import SimHost
 from wa._fastpath.sim_store import SimMailStore
@@ -53,7 +53,7 @@ class Door:
             elif isinstance(event, Request):
                 self._request(event)
             else:
-                assert isinstance(event, Gone | PeerMessage)
+                assert isinstance(event, Gone | PeerMessage | Wake)
 
     def on_wake(self) -> None:
         later, self.later = self.later, []
