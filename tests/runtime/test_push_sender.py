@@ -210,3 +210,10 @@ def test_who_is_there(tmp_path):
                 pass
             assert sent is Sent.FULL
         assert send(sock, b"x", tmp_path / "full") is Sent.ABSENT
+        assert send(sock, b"x", tmp_path) is Sent.ABSENT
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+            stream.bind(str(tmp_path / "stream"))
+            stream.listen()
+            assert send(sock, b"x", tmp_path / "stream") is Sent.ABSENT
+            with pytest.raises(OSError, match="too long"):
+                send(sock, bytes(1 << 20), tmp_path / "full")

@@ -82,6 +82,9 @@ class Report:
         raise LocalError("a datagram of the push gateway is no report")
 
 
+_FULL = frozenset({errno.EAGAIN, errno.ENOBUFS})  # Linux says the one, FreeBSD the other
+# The last two: something that is no such socket lies there.
+_ABSENT = frozenset({errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTSOCK, errno.EPROTOTYPE})
 OUTCOMES_MAX = (limits.PUSH_DATAGRAM_BYTES_MAX - _PER_WAKE_BYTES) // _PER_OUTCOME_BYTES  # in one report
 
 
@@ -123,11 +126,11 @@ def send(sock: socket.socket, data: bytes, path: Path) -> Sent:
     """Raises OSError for what is neither a full nor an absent receiver."""
     try:
         sock.sendto(data, str(path))
-    except (FileNotFoundError, ConnectionError):
-        return Sent.ABSENT
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.ENOBUFS):  # Linux says the one, FreeBSD the other
+        if error.errno in _FULL:
             return Sent.FULL
+        if error.errno in _ABSENT:
+            return Sent.ABSENT
         raise
     return Sent.YES
 
