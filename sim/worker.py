@@ -45,6 +45,7 @@ class Door:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.later: list[tuple[int, int]] = []
+        self.woken: dict[int, int] = {}  # device -> ns of its wake-up since it was last online
 
     def on_batch(self, events: list[Any]) -> None:
         for event in events:
@@ -52,8 +53,12 @@ class Door:
                 self._login(event)
             elif isinstance(event, Request):
                 self._request(event)
+            elif isinstance(event, Wake):
+                self._wake(event.address)
+            elif isinstance(event, Gone):
+                self.woken.pop(event.address, None)  # it was online
             else:
-                assert isinstance(event, Gone | PeerMessage | Wake)
+                assert isinstance(event, PeerMessage)
 
     def on_wake(self) -> None:
         later, self.later = self.later, []
@@ -62,6 +67,14 @@ class Door:
 
     def on_tick(self) -> None:
         self.worker.check_bounds()
+
+    def _wake(self, address: int) -> None:
+        world = self.worker.world
+        last = self.woken.get(address)
+        again_ns = (world.settings.bound("call_wake_again_ms") - 1000) * 1_000_000  # it counts in whole seconds
+        if last is not None and world.net.now_ns - last < again_ns:
+            world.ledger.violate("push", f"{address} is woken again while one wake-up is pending")
+        self.woken[address] = world.net.now_ns
 
     def _login(self, event: Login) -> None:
         world = self.worker.world

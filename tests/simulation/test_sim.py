@@ -5,6 +5,7 @@ import pytest
 from sim.controls import CONTROLS, Control, run_control
 from sim.runner import play, run_seeds
 from sim.settings import FAULTS, settings_of
+from wa._fastpath.mailbox import live_batches
 
 SEEDS = 240
 CHUNK = 20
@@ -14,6 +15,7 @@ CHUNK = 20
 def test_every_rule_holds_under_every_fault(first: int) -> None:
     summary = run_seeds(range(first, first + CHUNK))
     assert summary.failures == []
+    assert live_batches() == 0
     assert summary.counts["shown"] > 100 and summary.counts["delivered"] > 100
 
 

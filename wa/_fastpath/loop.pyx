@@ -7,6 +7,7 @@
     step_cold         hand the batch of cold frames to Python (only when there are any, a wake, or the second's tick)
     step_after_cold   take what the mailbox thread finished; fire timers; drain; submit the batch; flush bus; flush dirty
 """
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -55,6 +56,7 @@ cdef enum:
     CODE_SHUTTING_DOWN = 16
     RESPONSE_BYTES_MAX = 32768    # limits.REQUEST_BODY_BYTES_MAX: what the frame codec carries
 
+@cython.no_gc_clear               # __dealloc__ needs the store and the host, also when a cycle holds this object
 cdef class Loop:
     cdef Core* w
     cdef object store                 # keeps the MailStore alive

@@ -6,6 +6,7 @@ It checks what a kernel lets pass: that nothing is done to a closed descriptor a
 A process can be told to die after so many more calls to the outside.  From that call on nothing it does has an effect,
 which is the same as a kill -9 between any two steps.
 """
+cimport cython
 from libc.errno cimport EAGAIN, EBADF, EEXIST, EINVAL, ENOENT, EPIPE
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, int64_t
 from libc.stdlib cimport calloc, free, realloc
@@ -313,6 +314,7 @@ cdef void sim_destroy(Poller* p) noexcept nogil:
 
 # --- the machine -------------------------------------------------------------------------------------------
 
+@cython.no_gc_clear               # a loop that goes with it still closes its descriptors
 cdef class SimHost(Host):
     """See poller_sim.pyi."""
 

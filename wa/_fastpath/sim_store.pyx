@@ -6,6 +6,7 @@ It stands between the loop and the reference store.  Submitting asks the agenda 
 scheduler then calls step().  Each control makes the store break one promise on purpose, so that a checker which does not
 notice is itself found out.
 """
+cimport cython
 from libc.errno cimport EIO
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -24,6 +25,7 @@ from wa.errors import LocalError
 CONTROLS = ("none", "early", "forgetful", "no_dedup")
 
 
+@cython.no_gc_clear               # a loop that goes with it still detaches itself
 cdef class SimMailStore(MailStoreBase):
     """See sim_store.pyi."""
     cdef readonly object inner

@@ -8,10 +8,13 @@ from wa._fastpath.bus cimport bus_destroy, bus_init
 from wa._fastpath.conntable cimport (
     conn_at, conntable_destroy, conntable_init, directory_destroy, directory_find, directory_init,
 )
-from wa._fastpath.core cimport CONN_FREE, Core, Device, KINDS_N, NONE_INDEX, READ_CHUNK_BYTES, RECORD_BYTES_MAX
+from wa._fastpath.core cimport (
+    CONN_FREE, Conn, Core, Device, Entry, KINDS_N, NONE_INDEX, READ_CHUNK_BYTES, RECORD_BYTES_MAX,
+)
 from wa._fastpath.custody cimport custody_destroy, custody_init
 from wa._fastpath.lifecycle cimport conn_end
-from wa._fastpath.slab cimport slab_destroy, slab_init
+from wa._fastpath.mailbox cimport batch_free
+from wa._fastpath.slab cimport slab_destroy, slab_give, slab_init
 from wa._fastpath.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
 from wa._fastpath.timers cimport wheel_init
 
@@ -21,6 +24,7 @@ from wa.wire.methods import RETENTION_S, Kind
 
 cdef enum:
     ARENA_BYTES = 262144
+    DRAIN_STATE_CLASS = 128
     SLAB_LIMIT_MIB = 4096
     SLAB_CACHED_BYTES = 16 << 20
 
@@ -78,12 +82,39 @@ cdef Core* core_new(Poller* poller, int worker, int workers) except NULL:
     return w
 
 
+cdef void drop_connection(Core* w, Conn* c) noexcept nogil:
+    """Without the care of lifecycle.pyx: the loop did not run to its end, and nobody is told anything any more."""
+    if c.active != NULL:
+        c.active.inflight_n = 0
+        if c.active.drain != NULL:
+            slab_give(&w.slab, <uint8_t*>c.active.drain, DRAIN_STATE_CLASS)
+            c.active.drain = NULL
+    conn_end(w, c)
+
+
+cdef void drop_bodies(Core* w) noexcept nogil:
+    cdef Entry* e
+    cdef uint64_t i
+    if w.custody.buckets == NULL:
+        return
+    for i in range(w.custody.mask + 1):
+        e = w.custody.buckets[i]
+        while e != NULL:
+            if e.body != NULL:
+                slab_give(&w.slab, e.body, e.body_capacity)
+                e.body = NULL
+            e = e.hash_next
+
+
 cdef void core_free(Core* w) noexcept:
     cdef uint32_t i
     for i in range(w.conns.chunks_n * 1024):
         if conn_at(&w.conns, i).state != CONN_FREE:
-            conn_end(w, conn_at(&w.conns, i))
+            drop_connection(w, conn_at(&w.conns, i))
+    drop_bodies(w)
     bus_destroy(w)
+    if w.batch != NULL:
+        batch_free(w.batch)
     for i in range(w.cold_n):
         free(w.cold[i].body)
     free(w.cold)
