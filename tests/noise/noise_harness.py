@@ -24,6 +24,7 @@ def key(name: str) -> bytes:
 
 
 CLIENT, SERVER, OLD_SERVER = key("client"), key("server"), key("old server")
+PSK = key("psk")
 CLIENT_PUBLIC, SERVER_PUBLIC, OLD_SERVER_PUBLIC = map(primitives.public_key, (CLIENT, SERVER, OLD_SERVER))
 
 # Points of small order on Curve25519 and its twist (RFC 7748, section 7; cr.yp.to/ecdh.html).
@@ -53,6 +54,11 @@ def start_pair(
     pattern: Pattern, suite: Suite, client: Backend, server: Backend, *, prologue: bytes = PROLOGUE
 ) -> Pair:
     """Both sides right before the first message of the pattern; an IK has failed before an XXfallback."""
+    if pattern is Pattern.NNPSK0:
+        return Pair(
+            client.start(pattern, suite, initiator=True, prologue=prologue, psk=PSK),
+            server.start(pattern, suite, initiator=False, prologue=prologue, psk=PSK),
+        )
     offered = Pattern.XX if pattern is Pattern.XX else Pattern.IK
     known = {Pattern.XX: None, Pattern.IK: SERVER_PUBLIC, Pattern.XXFALLBACK: OLD_SERVER_PUBLIC}[pattern]
     pair = Pair(
