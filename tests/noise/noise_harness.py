@@ -8,7 +8,7 @@ from wa.errors import RemoteError
 from wa.noise import certificate, primitives
 from wa.noise.backend import FAST, TWIN, Backend, HandshakeLike, TransportLike
 from wa.noise.patterns import Pattern, Suite
-from wa.noise.records import Intent, Login
+from wa.noise.records import Intent, Login, Ticket
 from wa.noise.session import ClientSession, Event, ServerSession
 
 assert FAST is not None, "build the fast path first: python setup.py build_ext --inplace"
@@ -105,7 +105,17 @@ NOW_S = 1_900_000_000
 CERTIFICATE = certificate.make(ROOT_SECRET, SERVER_PUBLIC, NOW_S - 100, NOW_S + 100)
 OLD_CERTIFICATE = certificate.make(ROOT_SECRET, OLD_SERVER_PUBLIC, NOW_S - 200, NOW_S + 50)
 LOGIN = Login(Intent.LOG_IN, 15_551_230_001 << 8 | 1)
-STORED = {Pattern.XX: None, Pattern.IK: CERTIFICATE, Pattern.XXFALLBACK: OLD_CERTIFICATE}
+STORED = {
+    Pattern.XX: None,
+    Pattern.IK: CERTIFICATE,
+    Pattern.NNPSK0: CERTIFICATE,
+    Pattern.XXFALLBACK: OLD_CERTIFICATE,
+}
+TICKET = Ticket(b"opaque to the client", PSK)
+
+
+def open_ticket(sealed: bytes) -> tuple[bytes, int] | None:
+    return (PSK, LOGIN.address) if sealed == TICKET.sealed else None
 
 
 def replayable(seed: str) -> Callable[[int], bytes]:
@@ -126,13 +136,16 @@ def client_session(
     backend: Backend = TWIN,
     *,
     root_public: bytes = ROOT_PUBLIC,
+    ticket: Ticket = TICKET,
+    login: Login = LOGIN,
 ) -> ClientSession:
     return ClientSession(
         static_private=CLIENT,
-        login=LOGIN,
+        login=login,
         root_public=root_public,
         now_s=NOW_S,
         certificate=STORED[pattern],
+        ticket=ticket if pattern is Pattern.NNPSK0 else None,
         suite=suite,
         backend=backend,
         random_bytes=replayable("client"),
@@ -141,7 +154,11 @@ def client_session(
 
 def server_session(backend: Backend = TWIN, *, certificate: bytes = CERTIFICATE) -> ServerSession:
     return ServerSession(
-        static_private=SERVER, certificate=certificate, backend=backend, random_bytes=replayable("server")
+        static_private=SERVER,
+        certificate=certificate,
+        backend=backend,
+        open_ticket=open_ticket,
+        random_bytes=replayable("server"),
     )
 
 

@@ -258,42 +258,27 @@ def test_fallback_only_after_a_failed_first_message(backend: Backend, suite: Sui
 
 
 @pytest.mark.parametrize(
-    ("pattern", "initiator", "static", "remote", "psk"),
+    ("pattern", "initiator", "keys"),
     [
-        (Pattern.XXFALLBACK, True, key("k"), None, None),
-        (Pattern.XX, True, key("k"), key("r"), None),
-        (Pattern.IK, False, key("k"), key("r"), None),
-        (Pattern.IK, True, key("k"), None, None),
-        (Pattern.IK, True, key("k"), key("r")[:31], None),
-        (Pattern.XX, True, key("k")[:31], None, None),
-        (Pattern.XX, True, None, None, None),
-        (Pattern.XX, True, key("k"), None, PSK),
-        (Pattern.XX, True, None, None, PSK),
-        (Pattern.NNPSK0, True, None, None, None),
-        (Pattern.NNPSK0, True, key("k"), None, PSK),
-        (Pattern.NNPSK0, True, None, key("r"), PSK),
-        (Pattern.NNPSK0, False, None, None, PSK[:31]),
-        (0, True, key("k"), None, None),
+        (Pattern.XXFALLBACK, True, {"static_private": key("k")}),
+        (Pattern.XX, True, {"static_private": key("k"), "remote_static": key("r")}),
+        (Pattern.IK, False, {"static_private": key("k"), "remote_static": key("r")}),
+        (Pattern.IK, True, {"static_private": key("k")}),
+        (Pattern.IK, True, {"static_private": key("k"), "remote_static": key("r")[:31]}),
+        (Pattern.XX, True, {"static_private": key("k")[:31]}),
+        (Pattern.XX, True, {}),
+        (Pattern.XX, True, {"psk": PSK}),
+        (Pattern.XX, True, {"static_private": key("k"), "psk": PSK}),
+        (Pattern.NNPSK0, True, {}),
+        (Pattern.NNPSK0, True, {"static_private": key("k"), "psk": PSK}),
+        (Pattern.NNPSK0, True, {"remote_static": key("r"), "psk": PSK}),
+        (Pattern.NNPSK0, False, {"psk": PSK[:31]}),
+        (0, True, {"static_private": key("k")}),
     ],
 )
-def test_impossible_starts(
-    backend: Backend,
-    pattern: int,
-    initiator: bool,
-    static: bytes | None,
-    remote: bytes | None,
-    psk: bytes | None,
-) -> None:
+def test_impossible_starts(backend: Backend, pattern: int, initiator: bool, keys: dict[str, bytes]) -> None:
     with pytest.raises(LocalError):
-        backend.start(
-            pattern,
-            Suite.CHACHA,
-            initiator=initiator,
-            prologue=PROLOGUE,
-            static_private=static,
-            remote_static=remote,
-            psk=psk,
-        )
+        backend.start(pattern, Suite.CHACHA, initiator=initiator, prologue=PROLOGUE, **keys)
 
 
 def test_impossible_suite_and_ephemeral(backend: Backend) -> None:
