@@ -17,7 +17,7 @@ FRAMING_BYTES_MAX = 20  # of a 1:1 SEND without a time to live: type 1, to 8, id
 # One envelope always fits one Noise message together with the longest DELIVER header and the tag.
 ENVELOPE_BODY_BYTES_MAX = 65_408  # 64 KiB less 128
 REQUEST_BODY_BYTES_MAX = 32_768  # 100 prekeys take under 5 KiB
-TICKET_BYTES_MAX = 255  # of a resumption ticket as clients see it; this server's are 104
+TICKET_BYTES_MAX = 255  # of a resumption ticket as clients see it; this server's are 112
 ERROR_TEXT_BYTES_MAX = 1_024  # of an error frame: a sentence for a person, not a page
 REKEY_MESSAGES = 1 << 16  # Noise Rekey() of a direction after this many messages; nonces are never reset
 
