@@ -24,6 +24,7 @@ LIBRARIES = {
     "noise": ["sodium"],
     "state": ["sodium"],
     "session": ["sodium"],
+    "ticket": ["sodium"],
     "sim_dh": ["sodium"],
     "lmdb_ops": ["lmdb"],
     "lmdb_reads": ["lmdb"],

@@ -23,7 +23,7 @@ from wa.ids import address_of
 from wa.noise import backend, certificate
 from wa.noise.patterns import Suite
 from wa.noise.primitives import public_key
-from wa.noise.records import Intent, Login
+from wa.noise.records import MAGIC, Intent, Login, Ticket
 from wa.noise.session import ClientSession, RecordPlain, ServerSession, State
 from wa.wire import frames, methods
 from wa.wire.methods import Kind, Method, Notice
@@ -46,6 +46,8 @@ def key(label: str) -> bytes:
 
 
 ROOT, SERVER, OLD_SERVER, DEVICE = key("root"), key("server"), key("old server"), key("device")
+PSK = key("psk")
+TICKET = Ticket(bytes(range(0xE0, 0x100)), PSK)
 
 
 def hex_lines(data: bytes) -> Iterator[str]:
@@ -71,6 +73,7 @@ def keys() -> list[str]:
     ):
         rows += [f'{name}: "wa example {label}"', f"    {key(label).hex()}", f"    {public_key(key(label)).hex()}"]
     rows += ['root, Ed25519: "wa example root"', f"    {ROOT.hex()}", f"    {certificate.root_public(ROOT).hex()}"]
+    rows += ['psk of the ticket in section 10.7: "wa example psk"', f"    {PSK.hex()}"]
     rows += ["certificate of the server static key, valid from 1799990000 to 1807776000"]
     return [*rows, *hex_lines(make_certificate(SERVER))]
 
@@ -98,6 +101,7 @@ def frame_examples() -> list[tuple[str, frames.Frame]]:
         ("close: busy, come back in 1500 ms", frames.Close(Code.BUSY, 1500)),
         ("ready: version 1, 3 queued, the time", frames.Ready(1, 3, NOW_S * 1000)),
         ("error: unknown_frame", frames.Error(Code.UNKNOWN_FRAME, b"extension 81 is not known")),
+        ("ticket: 86400 s, psk, and a ticket of 16 bytes", frames.Ticket(86_400, PSK + bytes(range(16)))),
         ("request 7: keys.stock {}", request(7, Method.KEYS_STOCK, {})),
         ("response 7: ok {count: 100, signed_id: 1}", frames.Response(7, Code.OK, counts)),
         ('response 8: account_unknown {detail: ""}', failure(8, Code.ACCOUNT_UNKNOWN)),
@@ -143,7 +147,9 @@ def failure(request_id: int, code: Code) -> frames.Response:
 class Tape:
     """Both ends of one connection and a record of everything that crossed it."""
 
-    def __init__(self, suite: Suite, login: Login, known: bytes | None = None) -> None:
+    def __init__(
+        self, suite: Suite, login: Login, known: bytes | None = None, ticket: Ticket | None = None
+    ) -> None:
         self.rows: list[str] = []
         self.client = ClientSession(
             static_private=DEVICE,
@@ -151,6 +157,7 @@ class Tape:
             root_public=certificate.root_public(ROOT),
             now_s=NOW_S,
             certificate=None if known is None else make_certificate(known),
+            ticket=ticket,
             suite=suite,
             backend=backend.TWIN,
             random_bytes=lambda n: key("client ephemeral"),
@@ -158,20 +165,20 @@ class Tape:
         self.server = ServerSession(
             static_private=SERVER,
             certificate=make_certificate(SERVER),
+            open_ticket=lambda sealed: (PSK, ALICE) if sealed == TICKET.sealed else None,
             backend=backend.TWIN,
             random_bytes=lambda n: key("server ephemeral"),
         )
 
     def handshake(self, *labels: str) -> None:
         """Crosses until both sides are done; each label, "C …" or "S …", names one crossing."""
-        hello_bytes = limits.HELLO_BYTES
         for label in labels:
             here, there = (self.client, self.server) if label[0] == "C" else (self.server, self.client)
-            data = here.bytes_to_send()
-            if hello_bytes:
-                self._row("C> hello", data[:hello_bytes])
-            self._row(f"{label[0]}> {label[2:]}", data[hello_bytes:])
-            hello_bytes = 0
+            data = rest = here.bytes_to_send()
+            if data.startswith(MAGIC):
+                self._row("C> hello", data[: limits.HELLO_BYTES])
+                rest = data[limits.HELLO_BYTES :]
+            self._row(f"{label[0]}> {label[2:]}", rest)
             there.receive(data)
         assert self.client.state is self.server.state is State.RECORD
 
@@ -245,10 +252,34 @@ def new_server_key() -> list[str]:
     return tape.rows
 
 
+def resumption() -> list[str]:
+    """NNpsk0, suite 02: the phone comes back with the ticket of its last connection and gets the next one."""
+    tape = Tape(Suite.AESGCM, Login(Intent.LOG_IN, ALICE), known=SERVER, ticket=TICKET)
+    tape.handshake("C NNpsk0 1", "S NNpsk0 2")
+    tape.say("C", ("open: version 1", frames.Open(1)))
+    tape.say(
+        "S",
+        ("ready: nothing queued", frames.Ready(1, 0, NOW_S * 1000)),
+        ("ticket: 86400 s, the next one", frames.Ticket(86_400, key("next psk") + bytes(range(0xC0, 0xE0)))),
+    )
+    tape.say("C", ("close: ok", frames.Close(Code.OK)))
+    return tape.rows
+
+
+def refused_ticket() -> list[str]:
+    """IK after a ticket that the server does not know, suite 01: it was restarted."""
+    tape = Tape(Suite.CHACHA, Login(Intent.LOG_IN, ALICE), known=SERVER, ticket=Ticket(bytes(32), PSK))
+    tape.handshake("C NNpsk0 1", "S ticket refused", "C IK 1", "S IK 2")
+    tape.say("C", ("open: version 1", frames.Open(1)))
+    return tape.rows
+
+
 SESSIONS: tuple[tuple[str, Callable[[], list[str]]], ...] = (
     ("First contact: XX, suite 01, registration", first_contact),
     ("Return: IK, suite 02, a message each way", return_and_chat),
     ("The server has a new key: XXfallback, suite 01", new_server_key),
+    ("Resumption: NNpsk0, suite 02", resumption),
+    ("A ticket is refused, suite 01", refused_ticket),
 )
 
 
@@ -306,7 +337,7 @@ def markdown() -> str:
     parts += ["### 10.3 Frames", "", *block(frame_rows)]
     for number, (title, play) in enumerate(SESSIONS, 4):
         parts += [f"### 10.{number} {title}", "", *block(play())]
-    parts += ["### 10.7 Inside a body", "", *block(bodies()), *block(padded_lengths())]
+    parts += ["### 10.9 Inside a body", "", *block(bodies()), *block(padded_lengths())]
     return "\n".join(parts)
 
 

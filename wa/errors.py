@@ -32,6 +32,7 @@ class Code(IntEnum):
     IDLE_TIMEOUT = 17
     INTERNAL = 18
     NOT_PERMITTED = 19
+    TICKET_VOID = 20
     # --- one request or one envelope fails ---
     UNKNOWN_METHOD = 32
     BAD_PARAMS = 33
@@ -62,7 +63,7 @@ EXPLANATION: dict[Code, str] = {
     Code.PROTOCOL_ERROR: "the peer broke the protocol",
     Code.VERSION_UNSUPPORTED: "this protocol version is not spoken here; upgrade the client",
     Code.SUITE_UNSUPPORTED: "this cipher suite is not available here; offer the other one",
-    Code.PATTERN_UNSUPPORTED: "the hello names a handshake pattern that is not XX or IK",
+    Code.PATTERN_UNSUPPORTED: "the hello names a handshake pattern that cannot be offered",
     Code.HANDSHAKE_FAILED: "a handshake message did not authenticate",
     Code.HANDSHAKE_TIMEOUT: "the handshake or the first frame took too long",
     Code.RECORD_TOO_LARGE: "a record's length is outside what this stage allows",
@@ -78,6 +79,7 @@ EXPLANATION: dict[Code, str] = {
     Code.IDLE_TIMEOUT: "no whole record was heard from the peer in time, not even a ping",
     Code.INTERNAL: "the server failed; the fault is logged there",
     Code.NOT_PERMITTED: "this frame or request is not permitted before the device is registered",
+    Code.TICKET_VOID: "the resumption ticket was used up meanwhile; log in with the device's key",
     Code.UNKNOWN_METHOD: "this request method is not known",
     Code.BAD_PARAMS: "a parameter is missing, superfluous or of the wrong form",
     Code.NUMBER_INVALID: "not a valid phone number in E.164 form",

@@ -17,6 +17,7 @@ FRAMING_BYTES_MAX = 20  # of a 1:1 SEND without a time to live: type 1, to 8, id
 # One envelope always fits one Noise message together with the longest DELIVER header and the tag.
 ENVELOPE_BODY_BYTES_MAX = 65_408  # 64 KiB less 128
 REQUEST_BODY_BYTES_MAX = 32_768  # 100 prekeys take under 5 KiB
+TICKET_BYTES_MAX = 255  # of a resumption ticket as clients see it; this server's are 112
 ERROR_TEXT_BYTES_MAX = 1_024  # of an error frame: a sentence for a person, not a page
 REKEY_MESSAGES = 1 << 16  # Noise Rekey() of a direction after this many messages; nonces are never reset
 
@@ -25,6 +26,7 @@ HANDSHAKE_STEP_MS_MAX = 10_000
 AUTHENTICATE_MS_MAX = 30_000  # from accept to the first transport frame; also for one whole record to arrive
 IDLE_MS_MAX = 330_000  # a client pings at least every 300 s
 PING_INTERVAL_MS = 300_000
+TICKET_LIFETIME_S = 86_400  # a phone comes back many times a day; a ticket that leaked is worth a day at most
 REGISTERING_MS_MAX = 300_000  # a person looks for the code; a later verify may come on a new connection
 REQUESTS_OPEN_MAX = 16  # per connection
 CLOSE_FLUSH_MS_MAX = 2_000  # an ending connection may still flush its close frame for this long
@@ -139,6 +141,7 @@ CLIENT_DRAFTS_UNREADABLE_MAX = 64  # drafts to one number beyond which unreadabl
 CLIENT_PAGE_MESSAGES = 50  # history is read in pages
 
 assert RECORD_PLAIN_BYTES_MAX >= ENVELOPE_BODY_BYTES_MAX + 1 + 5 + 8 + 8 + 5 + 3
+assert HANDSHAKE_RECORD_BYTES_MAX >= 1 + 2 + TICKET_BYTES_MAX + 32 + 9 + NOISE_TAG_BYTES
 assert HANDSHAKE_STEP_MS_MAX <= AUTHENTICATE_MS_MAX
 assert PING_INTERVAL_MS < IDLE_MS_MAX
 assert LINGER_MS < RESEND_AFTER_MS

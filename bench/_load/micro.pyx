@@ -13,8 +13,14 @@ from wa._fastpath.conntable cimport (
 from wa._fastpath.core cimport CONN_LIVE, Conn, ConnTable, Core, Directory
 from wa._fastpath.frames cimport Frame, frame_parse, frame_write
 from wa._fastpath.host cimport poller_create
-from wa._fastpath.noise cimport NoiseTransport, noise_open, noise_seal
-from wa._fastpath.sodium cimport sodium_init
+from wa._fastpath.noise cimport (
+    NOISE_IK, NOISE_NNPSK0, NoiseHandshake, NoiseTransport, noise_open, noise_read, noise_seal, noise_split, noise_start,
+    noise_start_psk, noise_write,
+)
+from wa._fastpath.sodium cimport (
+    crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aead_xchacha20poly1305_ietf_encrypt, crypto_scalarmult_base,
+    sodium_init,
+)
 from wa._fastpath.timers cimport Timer, TimerWheel, timer_set, wheel_init, wheel_pop
 
 import socket
@@ -79,6 +85,86 @@ def seal_and_open(suite: int, bytes_n: int, rounds: int) -> None:
                 break
     if got < 0:
         raise ValueError("a record did not open")
+
+
+cdef class Logins:
+    """The server's side of a login handshake, again and again on one first message: IK, or a ticket and NNpsk0.
+
+    What is timed is what a server does: the ticket is opened and a new one sealed, keys are set up, the message is read,
+    the answer written, the transport made.  Random bytes are fixed: drawing them costs both the same.
+    """
+    cdef uint8_t[32] s_priv, s_pub, e_priv, psk, ticket_key
+    cdef uint8_t[8] hello
+    cdef uint8_t[24] nonce
+    cdef uint8_t[80] ticket
+    cdef uint8_t[512] first
+    cdef size_t first_n
+    cdef int pattern, suite
+
+    def __cinit__(self, int pattern, int suite):
+        cdef NoiseHandshake client
+        cdef uint8_t[32] c_priv, c_pub
+        cdef uint8_t[9] login
+        cdef int64_t n
+        if sodium_init() < 0 or pattern not in (NOISE_IK, NOISE_NNPSK0):
+            raise ValueError("no such handshake")
+        self.pattern, self.suite = pattern, suite
+        memset(self.s_priv, 1, 32)
+        memset(self.e_priv, 2, 32)
+        memset(self.psk, 3, 32)
+        memset(self.ticket_key, 4, 32)
+        memset(c_priv, 5, 32)
+        memset(login, 0, 9)
+        memset(self.hello, 0, 8)
+        memset(self.nonce, 0, 24)
+        crypto_scalarmult_base(self.s_pub, self.s_priv)
+        crypto_scalarmult_base(c_pub, c_priv)
+        self.seal()
+        if pattern == NOISE_IK:
+            noise_start(&client, NOISE_IK, suite, True, self.hello, 8, c_priv, c_pub, self.s_pub)
+        else:
+            noise_start_psk(&client, suite, True, self.hello, 8, self.psk)
+        n = noise_write(&client, c_priv, login, 9, self.first, sizeof(self.first))
+        if n < 0:
+            raise ValueError("no such handshake")
+        self.first_n = <size_t>n
+
+    cdef void seal(self) noexcept nogil:
+        cdef uint8_t[64] grant
+        memset(grant, 6, 64)
+        crypto_aead_xchacha20poly1305_ietf_encrypt(self.ticket, NULL, grant, 64, NULL, 0, NULL, self.nonce, self.ticket_key)
+
+    cdef int once(self) noexcept nogil:
+        cdef NoiseHandshake server
+        cdef NoiseTransport transport
+        cdef uint8_t[512] out
+        cdef uint8_t[64] grant
+        if self.pattern == NOISE_IK:
+            noise_start(&server, NOISE_IK, self.suite, False, self.hello, 8, self.s_priv, self.s_pub, NULL)
+        else:
+            if crypto_aead_xchacha20poly1305_ietf_decrypt(
+                grant, NULL, NULL, self.ticket, 80, NULL, 0, self.nonce, self.ticket_key
+            ) != 0:
+                return -1
+            noise_start_psk(&server, self.suite, False, self.hello, 8, self.psk)
+        if noise_read(&server, self.first, self.first_n, out, sizeof(out)) != 9:
+            return -1
+        if noise_write(&server, self.e_priv, NULL, 0, out, sizeof(out)) < 0:
+            return -1
+        noise_split(&server, &transport)
+        self.seal()                       # both logins end with a new ticket
+        return 0
+
+    def run(self, rounds: int) -> None:
+        cdef int count = rounds
+        cdef int status = 0
+        with nogil:
+            for _ in range(count):
+                status = self.once()
+                if status != 0:
+                    break
+        if status != 0:
+            raise ValueError("a handshake failed")
 
 
 cdef class Wheel:

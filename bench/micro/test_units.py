@@ -1,8 +1,10 @@
 """Every benchmark does ROUNDS operations, in the fast path without Python in between, so groups compare directly."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from wa._fastpath.lmdb_store import LmdbMailStore
 from wa._fastpath.mailbox import MailStoreBase, Op, Result, What
 from wa._fastpath.memory_store import MemoryMailStore
 from wa._fastpath.timers_twin import RESOLUTION_MS, TimerTwin
+from wa.noise.patterns import Pattern, Suite
+from wa.noise.primitives import aes_is_fast
 from wa.noise.transport import Transport
 from wa.wire import frames
 
@@ -21,6 +25,7 @@ ROUNDS = 1_000
 BODY = bytes(100)
 SEND = frames.encode(frames.Send(1, 99_000_000_000_001 << 8 | 1, 7, BODY))
 ACK = frames.encode(frames.AckRange(100, 16))
+SUITES = [Suite.CHACHA, Suite.AESGCM] if aes_is_fast() else [Suite.CHACHA]
 CONNECTIONS = 20_000
 BATCH = 256
 Benchmark = Callable[..., Any]  # the fixture of pytest-benchmark, which has no types
@@ -55,6 +60,40 @@ class TestFrames:
     def test_write_twin(self, benchmark: Benchmark, frame: bytes) -> None:
         parsed, _ = frames.decode(frame)
         benchmark(repeat(lambda: frames.encode(parsed)))
+
+
+# --- Noise handshake ---------------------------------------------------------------------------------------------
+
+LOGINS = 50
+TURNS = 40
+HANDSHAKES = [Pattern.IK, Pattern.NNPSK0]
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+@pytest.mark.parametrize("pattern", HANDSHAKES, ids=lambda pattern: pattern.name)
+@pytest.mark.benchmark(group=f"login: the server's side of {LOGINS} handshakes, ticket opened and the next one sealed")
+def test_login(benchmark: Benchmark, pattern: Pattern, suite: Suite) -> None:
+    benchmark(micro.Logins(pattern, suite).run, LOGINS)
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+def test_a_resumption_costs_at_most_half_of_ik(suite: Suite, capsys: pytest.CaptureFixture[str]) -> None:
+    """Turn about, so that a machine that changes its speed changes both."""
+    sides = [micro.Logins(pattern, suite) for pattern in HANDSHAKES]
+    spent_s: list[list[float]] = [[], []]
+    for _ in range(TURNS):
+        for side, times in zip(sides, spent_s, strict=True):
+            begun = time.thread_time()
+            side.run(LOGINS)
+            times.append(time.thread_time() - begun)
+    ik, resumed = (median(times) / LOGINS * 1e3 for times in spent_s)
+    ratios = sorted(b / a for a, b in zip(*spent_s, strict=True))
+    with capsys.disabled():
+        print(
+            f"\n{suite.name}: IK {ik:.3f} ms, resumption {resumed:.3f} ms of CPU, ratio {median(ratios):.2f}"
+            f" (quarter to three quarters of the turns: {ratios[TURNS // 4]:.2f} to {ratios[TURNS * 3 // 4]:.2f})"
+        )
+    assert median(ratios) <= 0.5
 
 
 # --- Noise transport ------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def client_bytes(rig: Rig, **kwargs: object) -> bytes:
         (b"wa\r\n\x01\x01\x01\x01", Code.PROTOCOL_ERROR),
         (b"wa\r\n\x02\x01\x01\x00", Code.VERSION_UNSUPPORTED),
         (b"wa\r\n\x01\x03\x01\x00", Code.SUITE_UNSUPPORTED),
-        (b"wa\r\n\x01\x01\x03\x00", Code.PATTERN_UNSUPPORTED),
+        (b"wa\r\n\x01\x01\x04\x00", Code.PATTERN_UNSUPPORTED),
     ],
 )
 def test_a_wrong_hello_is_refused_by_name(rig: Rig, hello: bytes, code: Code) -> None:

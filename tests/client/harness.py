@@ -45,6 +45,12 @@ class World:
     def client(self, name: str, **options: Any) -> Client:
         return Client(self.root / name, **{"timing": FAST, **options})
 
+    async def visit(self, name: str, **options: Any) -> None:
+        """Connects once, and stays until the ticket for the next time is there."""
+        async with self.client(name, **options) as client:
+            await client.connected()
+            await self.until(lambda: has_ticket(client))
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Lets everybody run until the condition holds; the test's own timeout ends it otherwise."""
         while not condition():
@@ -60,6 +66,11 @@ def run(root: Path, scenario: Callable[[World], Awaitable[None]]) -> None:
             assert server.violations == []
 
     asyncio.run(main())
+
+
+def has_ticket(client: Client) -> bool:
+    """It has what it needs to resume the next time."""
+    return client._opened is not None and client._opened.store.get("ticket") is not None
 
 
 async def texts(client: Client, count: int) -> list[str]:

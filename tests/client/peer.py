@@ -41,6 +41,7 @@ class Faults:
     refuse_in_clear: tuple[Code, int] | None = None  # (code, retry_after_ms) instead of a handshake
     close_at_login: tuple[Code, int] | None = None
     fail_requests: dict[Method, list[Code]] = field(default_factory=dict)
+    spoil_tickets: int = 0  # so many resumed connections find their ticket used up by somebody else
     hold_deliveries: bool = False  # nothing is delivered until `deliver_held`
 
 
@@ -62,13 +63,16 @@ class Connection:
         self.server = server
         self.reader = reader
         self.writer = writer
-        self.session = ServerSession(static_private=server.static_private, certificate=server.certificate)
+        self.session = ServerSession(
+            static_private=server.static_private, certificate=server.certificate, open_ticket=server.open_ticket
+        )
         self.device: Device | None = None
         self.registering: int | None = None
         self.static_key = b""
         self.intent: Intent | None = None
         self.address = 0
         self.is_open = False
+        self.is_resumed = False
         self.seq = 0
         self.in_flight: dict[int, tuple[int, int]] = {}  # seq -> key in the mailbox
 
@@ -81,12 +85,12 @@ class Connection:
         while data := await self.reader.read(65_536):
             for event in self.session.receive(data):
                 if isinstance(event, LoginReceived):
-                    self.static_key, self.intent, self.address = (
-                        event.client_static,
-                        event.login.intent,
-                        event.login.address,
+                    self.intent, self.address = event.login.intent, event.login.address
+                    self.is_resumed = event.client_static is None
+                    self.static_key = event.client_static or self.server.devices[self.address].static_key
+                    self.server.handshakes.append(
+                        "resumed" if self.is_resumed else "fallback" if event.used_fallback else "done"
                     )
-                    self.server.handshakes.append("fallback" if event.used_fallback else "done")
                 elif isinstance(event, RecordPlain):
                     for frame in frames.decode_all(event.data):
                         if self._is_cut():
@@ -157,6 +161,10 @@ class Connection:
     def _open(self) -> None:
         server = self.server
         server.logins += 1
+        if self.is_resumed and server.faults.spoil_tickets:
+            server.faults.spoil_tickets -= 1
+            self.close(Code.TICKET_VOID)
+            return
         if server.faults.close_at_login is not None:
             self.close(*server.faults.close_at_login)
             return
@@ -171,6 +179,7 @@ class Connection:
         self.is_open = True
         server.live[device.address] = self
         self.send(frames.Ready(1, len(device.mailbox), int(time.time() * 1_000)))
+        self.send(frames.Ticket(limits.TICKET_LIFETIME_S, server.new_ticket(device.address)))
         server.drain(device)
 
     def _request(self, request_id: int, method: int, body: bytes) -> None:
@@ -199,6 +208,7 @@ class Server:
         self.logins = 0
         self.code = CODE
         self.bodies: dict[tuple[int, int, int], bytes] = {}  # (sender, id, recipient) -> body, for ever
+        self.tickets: dict[int, tuple[bytes, bytes]] = {}  # address -> (psk, ticket) of the outstanding one
         self.done: set[tuple[int, int, int]] = set()
         self.connections: set[Connection] = set()
         self.requests: dict[Method, Callable[[Connection, dict[str, Any]], dict[str, Any]]] = {
@@ -211,6 +221,18 @@ class Server:
             Method.DEVICES_REMOVE: self._remove,
             Method.RECEIPTS_STATUS: self._status,
         }
+
+    def new_ticket(self, address: int) -> bytes:
+        self.tickets[address] = os.urandom(32), os.urandom(104)
+        return b"".join(self.tickets[address])
+
+    def open_ticket(self, sealed: bytes) -> tuple[bytes, int] | None:
+        """Uses it up at once: nobody replays anything here."""
+        for address, (psk, outstanding) in self.tickets.items():
+            if sealed == outstanding:
+                del self.tickets[address]
+                return psk, address
+        return None
 
     def new_static_key(self) -> None:
         """As after a key change: clients that know the old one must fall back."""

@@ -397,6 +397,7 @@ FRAMES = st.one_of(
     st.builds(frames.Refused, st.just(BOB_1), U64, U64),
     st.builds(frames.Notice, st.integers(0, 9), st.binary(max_size=20)),
     st.builds(frames.Error, U64, st.binary(max_size=20)),
+    st.builds(frames.Ticket, U64, st.binary(min_size=33, max_size=287)),
     st.builds(frames.Send, st.integers(0, 15), U64, U64, st.binary(max_size=20)),
     st.builds(frames.Response, U64, U64, st.binary(max_size=20)),
     st.builds(frames.Extension, st.integers(0x80, 0xFF), st.binary(max_size=20)),

@@ -19,7 +19,7 @@ from wa._fastpath.lmdb_store import LmdbMailStore
 from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request, Wake
 from wa._fastpath.sockets import listen_tcp
 from wa.noise import certificate
-from wa.noise.records import Intent
+from wa.noise.records import Intent, Ticket
 from wa.noise.records import Login as LoginPayload
 from wa.noise.session import ClientSession, HandshakeDone, RecordPlain, Refused
 from wa.runtime.trace import create_ring
@@ -61,10 +61,13 @@ class OpenDoor:
 class Rig:
     """`workers` loops over one directory; `phone()` makes clients."""
 
-    def __init__(self, path: Path, workers: int = 1, sync: bool = True, **overrides: int) -> None:
+    def __init__(
+        self, path: Path, workers: int = 1, sync: bool = True, ticket_key: bytes | None = None, **overrides: int
+    ) -> None:
         self.path = path
         self.workers = workers
         self.sync = sync
+        self.ticket_key = ticket_key
         self.overrides = overrides
         self.root_secret, self.root = certificate.make_root()
         self.static = pysodium.randombytes(32)
@@ -93,6 +96,7 @@ class Rig:
                 static_private=self.static,
                 certificate=self.certificate,
                 run_dir=str(self.path),
+                ticket_key=self.ticket_key,
                 overrides=self.overrides,
                 trace=create_ring(self.path, k),
             )
@@ -162,12 +166,15 @@ class Phone:
         intent: Intent = Intent.LOG_IN,
         suite: Any = None,
         known: bytes | None = None,
+        ticket: Ticket | None = None,
         port: int | None = None,
     ) -> None:
         self.address = address
         self.queue: list[Any] = []
         self.ready: Any = None
         self.certificate: bytes | None = None
+        self.tickets: list[Ticket] = []  # that came, without disturbing the other frames
+        self.resumed = False
         self.used_fallback = False
         self.received_bytes = 0
         self.sock = socket.create_connection(("127.0.0.1", port or rig.port), timeout=WAIT_S)
@@ -178,6 +185,7 @@ class Phone:
             root_public=rig.root,
             now_s=int(time.time()),
             certificate=known,
+            ticket=ticket,
             suite=suite,
         )
         try:
@@ -189,7 +197,9 @@ class Phone:
             raise
 
     def flush(self) -> None:
-        self.sock.sendall(self.session.bytes_to_send())
+        data = self.session.bytes_to_send()
+        if data:
+            self.sock.sendall(data)
 
     def send(self, *items: Any) -> None:
         self.session.send_record(b"".join(frames.encode(frame) for frame in items))
@@ -204,11 +214,19 @@ class Phone:
             if isinstance(event, HandshakeDone):
                 self.certificate = event.certificate
                 self.used_fallback = event.used_fallback
-                self.flush()
+                self.resumed = event.resumed
             elif isinstance(event, RecordPlain):
-                self.queue.extend(frames.decode_all(event.data))
+                self._take(frames.decode_all(event.data))
             elif isinstance(event, Refused):
                 raise Closed(event.code)
+        self.flush()
+
+    def _take(self, batch: list[Any]) -> None:
+        for frame in batch:
+            if isinstance(frame, frames.Ticket):
+                self.tickets.append(Ticket(frame.secret[32:], frame.secret[:32]))
+            else:
+                self.queue.append(frame)
 
     def next(self, timeout: float = WAIT_S) -> Any:
         """The next frame.  Raises Closed when the connection ends, TimeoutError when nothing comes."""

@@ -199,6 +199,64 @@ def test_a_killed_worker_is_replaced_and_clients_come_back(start):
     assert server.events().count("worker_died") == 2
 
 
+def resume(server, phone, number) -> Phone:
+    """Back with the newest ticket of an earlier connection."""
+    phone.ping()
+    back = Phone(server, phone.address, key(number), known=phone.certificate, ticket=phone.tickets[-1])
+    server.phones.append(back)
+    back.send(frames.Open(1))
+    back.expect(frames.Ready)
+    return back
+
+
+def test_tickets_work_on_every_worker_and_die_with_the_owner_of_their_device(start):
+    server = start().ready()
+    alice, bob = server.register(ALICE, key(1)), server.register(BOB, key(2))
+    alice, bob = resume(server, alice, 1), resume(server, bob, 2)
+    for _ in range(6):
+        assert alice.resumed
+        assert bob.resumed
+        alice, bob = resume(server, alice, 1), resume(server, bob, 2)
+    assert server.call(alice, Method.SERVER_INFO)[0] == 0
+    owner = worker_of_number(ALICE, 2)
+    os.kill(server.pids()[owner], signal.SIGKILL)
+    assert alice.closed_with() is None
+    until(lambda: all(worker["ready"] for worker in server.status()["workers"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Phone, "ping", lambda self: None)  # its connection is gone
+        alice = resume(server, alice, 1)
+    assert not alice.resumed
+    assert resume(server, alice, 1).resumed
+    assert resume(server, bob, 2).resumed
+
+
+def test_tickets_die_with_the_server(start):
+    server = start().ready()
+    alice = server.register(ALICE, key(1))
+    alice.ping()
+    port = server.port
+    assert server.end() == 0
+    again = start(port=port).ready()
+    back = Phone(again, alice.address, key(1), known=alice.certificate, ticket=alice.tickets[-1])
+    again.phones.append(back)
+    assert not back.resumed
+    back.send(frames.Open(1))
+    back.expect(frames.Ready)
+
+
+def test_a_device_that_was_removed_cannot_resume(start):
+    server = start().ready()
+    first = server.register(ALICE, key(1))
+    first.ping()
+    second = server.register(ALICE, key(2))
+    assert first.closed_with() == Code.REPLACED
+    back = Phone(server, first.address, key(1), known=first.certificate, ticket=first.tickets[-1])
+    server.phones.append(back)
+    assert not back.resumed
+    assert back.closed_with() == Code.DEVICE_UNKNOWN
+    second.ping()
+
+
 def test_connections_wait_while_their_worker_is_replaced(start):
     server = start(workers=1).ready()
     alice = server.register(ALICE, key(1))

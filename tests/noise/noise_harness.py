@@ -8,7 +8,7 @@ from wa.errors import RemoteError
 from wa.noise import certificate, primitives
 from wa.noise.backend import FAST, TWIN, Backend, HandshakeLike, TransportLike
 from wa.noise.patterns import Pattern, Suite
-from wa.noise.records import Intent, Login
+from wa.noise.records import Intent, Login, Ticket
 from wa.noise.session import ClientSession, Event, ServerSession
 
 assert FAST is not None, "build the fast path first: python setup.py build_ext --inplace"
@@ -24,6 +24,7 @@ def key(name: str) -> bytes:
 
 
 CLIENT, SERVER, OLD_SERVER = key("client"), key("server"), key("old server")
+PSK = key("psk")
 CLIENT_PUBLIC, SERVER_PUBLIC, OLD_SERVER_PUBLIC = map(primitives.public_key, (CLIENT, SERVER, OLD_SERVER))
 
 # Points of small order on Curve25519 and its twist (RFC 7748, section 7; cr.yp.to/ecdh.html).
@@ -53,6 +54,11 @@ def start_pair(
     pattern: Pattern, suite: Suite, client: Backend, server: Backend, *, prologue: bytes = PROLOGUE
 ) -> Pair:
     """Both sides right before the first message of the pattern; an IK has failed before an XXfallback."""
+    if pattern is Pattern.NNPSK0:
+        return Pair(
+            client.start(pattern, suite, initiator=True, prologue=prologue, psk=PSK),
+            server.start(pattern, suite, initiator=False, prologue=prologue, psk=PSK),
+        )
     offered = Pattern.XX if pattern is Pattern.XX else Pattern.IK
     known = {Pattern.XX: None, Pattern.IK: SERVER_PUBLIC, Pattern.XXFALLBACK: OLD_SERVER_PUBLIC}[pattern]
     pair = Pair(
@@ -99,7 +105,17 @@ NOW_S = 1_900_000_000
 CERTIFICATE = certificate.make(ROOT_SECRET, SERVER_PUBLIC, NOW_S - 100, NOW_S + 100)
 OLD_CERTIFICATE = certificate.make(ROOT_SECRET, OLD_SERVER_PUBLIC, NOW_S - 200, NOW_S + 50)
 LOGIN = Login(Intent.LOG_IN, 15_551_230_001 << 8 | 1)
-STORED = {Pattern.XX: None, Pattern.IK: CERTIFICATE, Pattern.XXFALLBACK: OLD_CERTIFICATE}
+STORED = {
+    Pattern.XX: None,
+    Pattern.IK: CERTIFICATE,
+    Pattern.NNPSK0: CERTIFICATE,
+    Pattern.XXFALLBACK: OLD_CERTIFICATE,
+}
+TICKET = Ticket(b"opaque to the client", PSK)
+
+
+def open_ticket(sealed: bytes) -> tuple[bytes, int] | None:
+    return (PSK, LOGIN.address) if sealed == TICKET.sealed else None
 
 
 def replayable(seed: str) -> Callable[[int], bytes]:
@@ -120,13 +136,16 @@ def client_session(
     backend: Backend = TWIN,
     *,
     root_public: bytes = ROOT_PUBLIC,
+    ticket: Ticket = TICKET,
+    login: Login = LOGIN,
 ) -> ClientSession:
     return ClientSession(
         static_private=CLIENT,
-        login=LOGIN,
+        login=login,
         root_public=root_public,
         now_s=NOW_S,
         certificate=STORED[pattern],
+        ticket=ticket if pattern is Pattern.NNPSK0 else None,
         suite=suite,
         backend=backend,
         random_bytes=replayable("client"),
@@ -135,7 +154,11 @@ def client_session(
 
 def server_session(backend: Backend = TWIN, *, certificate: bytes = CERTIFICATE) -> ServerSession:
     return ServerSession(
-        static_private=SERVER, certificate=certificate, backend=backend, random_bytes=replayable("server")
+        static_private=SERVER,
+        certificate=certificate,
+        backend=backend,
+        open_ticket=open_ticket,
+        random_bytes=replayable("server"),
     )
 
 

@@ -10,7 +10,7 @@ from noise_harness import (
     LOW_ORDER,
     PATTERNS,
     PROLOGUE,
-    SERVER,
+    PSK,
     SERVER_PUBLIC,
     Backend,
     Pair,
@@ -21,6 +21,7 @@ from noise_harness import (
 
 from wa import limits
 from wa.errors import Code, LocalError, RemoteError
+from wa.noise import primitives
 from wa.noise.backend import HandshakeLike
 from wa.noise.patterns import MESSAGES, Pattern, Suite
 
@@ -32,8 +33,9 @@ def test_both_sides_know_each_other(backend: Backend, other_backend: Backend, su
     for pattern in PATTERNS:
         pair = start_pair(pattern, suite, backend, other_backend)
         here, there = run(pair, [b"one", b"two", b"three"])
-        assert pair.client.remote_static == SERVER_PUBLIC
-        assert pair.server.remote_static == CLIENT_PUBLIC
+        has_static = pattern is not Pattern.NNPSK0
+        assert pair.client.remote_static == (SERVER_PUBLIC if has_static else None)
+        assert pair.server.remote_static == (CLIENT_PUBLIC if has_static else None)
         assert pair.client.pattern == pair.server.pattern == pattern
         assert there.open(here.seal(b"to the server")) == b"to the server"
         assert here.open(there.seal(b"to the client")) == b"to the client"
@@ -41,11 +43,9 @@ def test_both_sides_know_each_other(backend: Backend, other_backend: Backend, su
 
 def test_the_prologue_is_bound(backend: Backend, suite: Suite) -> None:
     """A hello changed on the way (to another suite or pattern) breaks the handshake."""
-    for pattern in (Pattern.XX, Pattern.IK):
+    for pattern in (Pattern.XX, Pattern.IK, Pattern.NNPSK0):
         pair = start_pair(pattern, suite, backend, backend)
-        pair.server = backend.start(
-            pattern, suite, initiator=False, prologue=PROLOGUE + b"!", static_private=SERVER
-        )
+        pair.server = start_pair(pattern, suite, backend, backend, prologue=PROLOGUE + b"!").server
         with pytest.raises(RemoteError):
             run(pair)
 
@@ -185,6 +185,41 @@ def test_low_order_points(backend: Backend, suite: Suite, point: bytes) -> None:
     assert broken(client, point + bytes(64))
 
 
+@pytest.mark.parametrize("point", LOW_ORDER, ids=bytes.hex)
+def test_low_order_points_under_a_psk(
+    backend: Backend, suite: Suite, point: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even one who knows the psk cannot choose the shared secret."""
+    pair = start_pair(Pattern.NNPSK0, suite, BACKENDS["twin"], backend)
+    monkeypatch.setattr(primitives, "public_key", lambda private: point)
+    first = pair.client.write(b"login")
+    assert first[:32] == point
+    monkeypatch.undo()
+    assert pair.server.read(first) == b"login"
+    with pytest.raises(RemoteError) as refused:
+        pair.server.write(b"")
+    assert refused.value.code is Code.HANDSHAKE_FAILED
+    is_dead(pair.server)
+
+
+def test_another_psk(backend: Backend, suite: Suite) -> None:
+    pair = start_pair(Pattern.NNPSK0, suite, backend, backend)
+    pair.server = backend.start(Pattern.NNPSK0, suite, initiator=False, prologue=PROLOGUE, psk=key("another"))
+    assert broken(pair.server, pair.client.write(b"login"))
+    assert not pair.server.can_fall_back
+
+
+def test_one_psk_never_makes_the_same_keys_twice(backend: Backend, suite: Suite) -> None:
+    """Forward secrecy is that of `ee`: both sides' ephemeral keys are fresh."""
+    states = set()
+    for _ in range(2):
+        pair = start_pair(Pattern.NNPSK0, suite, backend, backend)
+        pair.server.read(pair.client.write(b""))
+        pair.client.read(pair.server.write(b""))
+        states.add(pair.client.split().state()[:64])
+    assert len(states) == 2
+
+
 # --- misuse -------------------------------------------------------------------------------------------
 
 
@@ -223,29 +258,27 @@ def test_fallback_only_after_a_failed_first_message(backend: Backend, suite: Sui
 
 
 @pytest.mark.parametrize(
-    ("pattern", "initiator", "static", "remote"),
+    ("pattern", "initiator", "keys"),
     [
-        (Pattern.XXFALLBACK, True, key("k"), None),
-        (Pattern.XX, True, key("k"), key("r")),
-        (Pattern.IK, False, key("k"), key("r")),
-        (Pattern.IK, True, key("k"), None),
-        (Pattern.IK, True, key("k"), key("r")[:31]),
-        (Pattern.XX, True, key("k")[:31], None),
-        (0, True, key("k"), None),
+        (Pattern.XXFALLBACK, True, {"static_private": key("k")}),
+        (Pattern.XX, True, {"static_private": key("k"), "remote_static": key("r")}),
+        (Pattern.IK, False, {"static_private": key("k"), "remote_static": key("r")}),
+        (Pattern.IK, True, {"static_private": key("k")}),
+        (Pattern.IK, True, {"static_private": key("k"), "remote_static": key("r")[:31]}),
+        (Pattern.XX, True, {"static_private": key("k")[:31]}),
+        (Pattern.XX, True, {}),
+        (Pattern.XX, True, {"psk": PSK}),
+        (Pattern.XX, True, {"static_private": key("k"), "psk": PSK}),
+        (Pattern.NNPSK0, True, {}),
+        (Pattern.NNPSK0, True, {"static_private": key("k"), "psk": PSK}),
+        (Pattern.NNPSK0, True, {"remote_static": key("r"), "psk": PSK}),
+        (Pattern.NNPSK0, False, {"psk": PSK[:31]}),
+        (0, True, {"static_private": key("k")}),
     ],
 )
-def test_impossible_starts(
-    backend: Backend, pattern: int, initiator: bool, static: bytes, remote: bytes | None
-) -> None:
+def test_impossible_starts(backend: Backend, pattern: int, initiator: bool, keys: dict[str, bytes]) -> None:
     with pytest.raises(LocalError):
-        backend.start(
-            pattern,
-            Suite.CHACHA,
-            initiator=initiator,
-            prologue=PROLOGUE,
-            static_private=static,
-            remote_static=remote,
-        )
+        backend.start(pattern, Suite.CHACHA, initiator=initiator, prologue=PROLOGUE, **keys)
 
 
 def test_impossible_suite_and_ephemeral(backend: Backend) -> None:

@@ -10,17 +10,20 @@ from dissononce.dh.x25519.public import PublicKey
 from dissononce.dh.x25519.x25519 import X25519DH
 from dissononce.hash.sha256 import SHA256Hash
 from dissononce.processing.handshakepatterns.interactive.IK import IKHandshakePattern
+from dissononce.processing.handshakepatterns.interactive.NN import NNHandshakePattern
 from dissononce.processing.handshakepatterns.interactive.XX import XXHandshakePattern
 from dissononce.processing.impl.cipherstate import CipherState
 from dissononce.processing.impl.handshakestate import HandshakeState
 from dissononce.processing.impl.symmetricstate import SymmetricState
 from dissononce.processing.modifiers.fallback import FallbackPatternModifier
+from dissononce.processing.modifiers.psk import PSKPatternModifier
 from noise.connection import Keypair, NoiseConnection
 from noise_harness import (
     CLIENT,
     CLIENT_PUBLIC,
     OLD_SERVER_PUBLIC,
     PROLOGUE,
+    PSK,
     SERVER,
     SERVER_PUBLIC,
     Backend,
@@ -31,7 +34,7 @@ from wa.errors import RemoteError
 from wa.noise.backend import HandshakeLike, TransportLike
 from wa.noise.patterns import Pattern, Suite, protocol_name
 
-OFFERED = [Pattern.XX, Pattern.IK]
+OFFERED = [Pattern.XX, Pattern.IK, Pattern.NNPSK0]
 
 
 def ours(backend: Backend, pattern: Pattern, suite: Suite, *, initiator: bool) -> HandshakeLike:
@@ -40,9 +43,17 @@ def ours(backend: Backend, pattern: Pattern, suite: Suite, *, initiator: bool) -
         suite,
         initiator=initiator,
         prologue=PROLOGUE,
-        static_private=CLIENT if initiator else SERVER,
+        static_private=None if pattern is Pattern.NNPSK0 else CLIENT if initiator else SERVER,
         remote_static=SERVER_PUBLIC if initiator and pattern is Pattern.IK else None,
+        psk=PSK if pattern is Pattern.NNPSK0 else None,
     )
+
+
+def their_static(pattern: Pattern, *, initiator: bool) -> bytes | None:
+    """What our side, starting or not, must have learned."""
+    if pattern is Pattern.NNPSK0:
+        return None
+    return SERVER_PUBLIC if initiator else CLIENT_PUBLIC
 
 
 # --- noiseprotocol ------------------------------------------------------------------------------------
@@ -51,7 +62,10 @@ def ours(backend: Backend, pattern: Pattern, suite: Suite, *, initiator: bool) -
 def noiseprotocol_peer(pattern: Pattern, suite: Suite, *, initiator: bool) -> Any:
     peer = NoiseConnection.from_name(protocol_name(pattern, suite))
     peer.set_prologue(PROLOGUE)
-    peer.set_keypair_from_private_bytes(Keypair.STATIC, CLIENT if initiator else SERVER)
+    if pattern is Pattern.NNPSK0:
+        peer.set_psks(psk=PSK)
+    else:
+        peer.set_keypair_from_private_bytes(Keypair.STATIC, CLIENT if initiator else SERVER)
     if initiator:
         peer.set_as_initiator()
         if pattern is Pattern.IK:
@@ -77,7 +91,7 @@ def meet_noiseprotocol(
         step += 1
     assert peer.handshake_finished
     assert mine.hash == peer.get_handshake_hash()
-    assert mine.remote_static == (SERVER_PUBLIC if initiator else CLIENT_PUBLIC)
+    assert mine.remote_static == their_static(pattern, initiator=initiator)
     return mine.split(), peer
 
 
@@ -134,10 +148,13 @@ class Dissononce:
         shape = {
             Pattern.XX: XXHandshakePattern(),
             Pattern.IK: IKHandshakePattern(),
+            Pattern.NNPSK0: PSKPatternModifier(0).modify(NNHandshakePattern()),
             Pattern.XXFALLBACK: FallbackPatternModifier().modify(XXHandshakePattern()),
         }[pattern]
         assert f"_{shape.name}_" in protocol_name(pattern, suite).decode()
-        own = X25519DH().generate_keypair(PrivateKey(CLIENT if client else SERVER))
+        own = None
+        if pattern is not Pattern.NNPSK0:
+            own = X25519DH().generate_keypair(PrivateKey(CLIENT if client else SERVER))
         self.state.initialize(
             shape,
             client,
@@ -146,6 +163,7 @@ class Dissononce:
             e=ephemeral,
             rs=PublicKey(knows) if knows else None,
             re=PublicKey(remote_ephemeral) if remote_ephemeral else None,
+            psks=[PSK] if pattern is Pattern.NNPSK0 else None,
         )
 
     def write(self, payload: bytes) -> bytes:
@@ -189,7 +207,7 @@ def test_dissononce(backend: Backend, suite: Suite, pattern: Pattern, initiator:
     knows = SERVER_PUBLIC if pattern is Pattern.IK and not initiator else None
     peer = Dissononce(pattern, suite, client=not initiator, knows=knows)
     finish_with_dissononce(mine, peer, we_sent_first=initiator)
-    assert mine.remote_static == (SERVER_PUBLIC if initiator else CLIENT_PUBLIC)
+    assert mine.remote_static == their_static(pattern, initiator=initiator)
 
 
 def test_our_client_falls_back_with_dissononce(backend: Backend, suite: Suite) -> None:

@@ -35,17 +35,18 @@ from wa.noise.session import ClientSession, HandshakeDone, LoginReceived, Record
 def test_conversation(backend: Backend, other_backend: Backend, suite: Suite, pattern: Pattern) -> None:
     used_fallback = pattern is Pattern.XXFALLBACK
     client, server = client_session(pattern, suite, backend), server_session(other_backend)
+    resumed = pattern is Pattern.NNPSK0
     talk = converse(client, server, [b"open", b"x" * limits.RECORD_PLAIN_BYTES_MAX], [b"ready"])
     assert talk.client_events == [
-        HandshakeDone(SERVER_PUBLIC, CERTIFICATE, used_fallback),
+        HandshakeDone(SERVER_PUBLIC, CERTIFICATE, used_fallback, resumed),
         RecordPlain(b"ready"),
     ]
     assert talk.server_events == [
-        LoginReceived(CLIENT_PUBLIC, LOGIN, used_fallback),
+        LoginReceived(None if resumed else CLIENT_PUBLIC, LOGIN, used_fallback),
         RecordPlain(b"open"),
         RecordPlain(b"x" * limits.RECORD_PLAIN_BYTES_MAX),
     ]
-    offered = Pattern.XX if pattern is Pattern.XX else Pattern.IK
+    offered = Pattern.IK if used_fallback else pattern
     assert talk.to_server[:8] == b"wa\r\n\x01" + bytes((suite, offered, 0))
     assert talk.to_client[4] == (Kind.FALLBACK if used_fallback else Kind.MESSAGE)
     client.end_of_stream()
@@ -65,9 +66,10 @@ def test_defaults() -> None:
     assert [type(e) for e in converse(client, server).client_events] == [HandshakeDone]
 
 
-def test_early_data_waits_for_a_record() -> None:
-    """A replayed IK message gets as far as LoginReceived, and no further."""
-    recorded = client_session(Pattern.IK).bytes_to_send()
+@pytest.mark.parametrize("pattern", [Pattern.IK, Pattern.NNPSK0], ids=lambda p: p.name)
+def test_early_data_waits_for_a_record(pattern: Pattern) -> None:
+    """A replayed first message gets as far as LoginReceived, and no further."""
+    recorded = client_session(pattern).bytes_to_send()
     server = server_session()
     assert [type(e) for e in server.receive(recorded)] == [LoginReceived]
     with pytest.raises(RemoteError) as refused:
@@ -134,7 +136,7 @@ def test_stored_certificate_that_is_no_longer_good(stored: bytes) -> None:
         (b"wa\r\n\x01\x00\x01\x00", Code.SUITE_UNSUPPORTED),
         (b"wa\r\n\x01\x03\x01\x00", Code.SUITE_UNSUPPORTED),
         (b"wa\r\n\x01\x01\x00\x00", Code.PATTERN_UNSUPPORTED),
-        (b"wa\r\n\x01\x01\x03\x00", Code.PATTERN_UNSUPPORTED),
+        (b"wa\r\n\x01\x01\x04\x00", Code.PATTERN_UNSUPPORTED),
         (b"wa\r\n\x01\x01\x01\x01", Code.PROTOCOL_ERROR),
     ],
 )
@@ -206,7 +208,16 @@ def test_impossible_refusals_and_logins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "kind"), [(Pattern.XX, 0), (Pattern.XX, Kind.FALLBACK), (Pattern.IK, 4), (Pattern.IK, 255)]
+    ("pattern", "kind"), [
+        (Pattern.XX, 0),
+        (Pattern.XX, Kind.FALLBACK),
+        (Pattern.XX, Kind.TICKET_REFUSED),
+        (Pattern.IK, Kind.TICKET),
+        (Pattern.IK, Kind.TICKET_REFUSED),
+        (Pattern.IK, 255),
+        (Pattern.NNPSK0, Kind.FALLBACK),
+        (Pattern.NNPSK0, Kind.TICKET),
+    ]
 )
 def test_client_gets_a_kind_that_it_does_not_await(pattern: Pattern, kind: int) -> None:
     with pytest.raises(RemoteError) as refused:
@@ -214,7 +225,7 @@ def test_client_gets_a_kind_that_it_does_not_await(pattern: Pattern, kind: int) 
     assert refused.value.code is Code.PROTOCOL_ERROR
 
 
-@pytest.mark.parametrize("kind", [0, Kind.FALLBACK, Kind.REFUSAL, 4])
+@pytest.mark.parametrize("kind", [0, Kind.FALLBACK, Kind.REFUSAL, Kind.TICKET, Kind.TICKET_REFUSED])
 def test_server_gets_a_kind_that_it_does_not_await(kind: int) -> None:
     for pattern in (Pattern.XX, Pattern.IK):
         hello = client_session(pattern).bytes_to_send()[:8]

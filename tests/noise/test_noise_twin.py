@@ -26,7 +26,7 @@ def test_a_transport_is_80_bytes() -> None:
 
 
 def test_the_numbers_of_both_faces_agree() -> None:
-    assert tuple(Pattern) == (fast.XX, fast.IK, fast.XXFALLBACK)
+    assert tuple(Pattern) == (fast.XX, fast.IK, fast.NNPSK0, fast.XXFALLBACK)
     assert tuple(Suite) == (fast.SUITE_CHACHA, fast.SUITE_AESGCM)
 
 

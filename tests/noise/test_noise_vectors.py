@@ -15,7 +15,7 @@ NAMES = {protocol_name(p, s).decode(): (p, s) for p in Pattern for s in Suite}
 
 
 def test_every_offered_protocol_has_a_vector() -> None:
-    offered = {protocol_name(p, s).decode() for p in (Pattern.XX, Pattern.IK) for s in Suite}
+    offered = {protocol_name(p, s).decode() for p in (Pattern.XX, Pattern.IK, Pattern.NNPSK0) for s in Suite}
     assert {v["name"] for v in VECTORS} == offered
 
 
@@ -25,18 +25,24 @@ def test_vector(vector: dict[str, Any], backend: Backend) -> None:
     if suite not in backend.suites:
         pytest.skip(NO_AES)
     value = {k: bytes.fromhex(vector[k]) for k in vector if k not in ("source", "name", "messages")}
-    server_public = public_key(value["resp_static"])
+    publics = [public_key(value[k]) if k in value else None for k in ("init_static", "resp_static")]
     sides = [
         backend.start(
             pattern,
             suite,
             initiator=True,
             prologue=value["prologue"],
-            static_private=value["init_static"],
-            remote_static=server_public if pattern is Pattern.IK else None,
+            static_private=value.get("init_static"),
+            remote_static=publics[1] if pattern is Pattern.IK else None,
+            psk=value.get("psk"),
         ),
         backend.start(
-            pattern, suite, initiator=False, prologue=value["prologue"], static_private=value["resp_static"]
+            pattern,
+            suite,
+            initiator=False,
+            prologue=value["prologue"],
+            static_private=value.get("resp_static"),
+            psk=value.get("psk"),
         ),
     ]
     ephemerals = [value["init_ephemeral"], value["resp_ephemeral"]]
@@ -49,8 +55,7 @@ def test_vector(vector: dict[str, Any], backend: Backend) -> None:
         assert sides[1 - writer].read(cipher) == payload
         step += 1
     assert sides[0].hash == sides[1].hash == value["handshake_hash"]
-    assert sides[0].remote_static == server_public
-    assert sides[1].remote_static == public_key(value["init_static"])
+    assert [sides[1].remote_static, sides[0].remote_static] == publics
     transports = [side.split() for side in sides]
     assert step < len(messages)
     for payload, cipher in messages[step:]:

@@ -57,6 +57,12 @@ def test_the_directory_grows_and_shrinks_without_losing_anybody() -> None:
         assert directory.get(address) == (None if i % 3 == 0 else i % 1000)
 
 
+def test_a_full_mailbox_fits_the_bit_field_of_its_device() -> None:
+    directory = DirectoryFace()
+    directory.add(1, 2 * limits.MAILBOX_ENVELOPES_MAX)
+    assert directory.get(1) == 2 * limits.MAILBOX_ENVELOPES_MAX
+
+
 def test_an_idle_connection_costs_less_than_256_bytes() -> None:
     """Its struct, its share of the directory at the worst load (7/20 just after growing), and its poller entry."""
     cost = sizes()

@@ -45,6 +45,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(wire.Close, U64, U64),
     st.builds(wire.Ready, U64, U64, U64),
     st.builds(wire.Error, U64, bodies(limits.ERROR_TEXT_BYTES_MAX)),
+    st.builds(wire.Ticket, U64, st.binary(min_size=33, max_size=32 + limits.TICKET_BYTES_MAX)),
     st.builds(wire.Request, U64, U64, MAP),
     st.builds(wire.Response, U64, U64, MAP),
     st.builds(wire.Notice, U64, MAP),
@@ -74,7 +75,7 @@ def raw(frame: Frame) -> fast.RawFrame:
             number, extra = n, x
         case wire.Ready(n, x, a):
             number, extra, address = n, x, a
-        case wire.Error(n, b) | wire.Notice(n, b):
+        case wire.Error(n, b) | wire.Notice(n, b) | wire.Ticket(n, b):
             number, body = n, b
         case wire.Request(n, x, b) | wire.Response(n, x, b):
             number, extra, body = n, x, b
@@ -157,6 +158,7 @@ SAMPLES: list[Frame] = [
     wire.Close(13, 5000),
     wire.Ready(1, 1000, 2**63),
     wire.Error(9, b"text"),
+    wire.Ticket(86_400, bytes(33)),
     wire.Request(1, 2, b"\x80"),
     wire.Response(1, 0, b"\x80"),
     wire.Notice(1, b"\x80"),
@@ -212,10 +214,12 @@ REFUSED = {
     "receipt level above": (f"28 01 24 {'00' * 16} 00", Code.FRAME_MALFORMED),
     "code at a level without": (f"28 01 21 {'00' * 16} 01", Code.FRAME_MALFORMED),
     "code over 16 bits": (f"28 01 23 {'00' * 16} 808004", Code.FRAME_MALFORMED),
+    "ticket that is a psk only": (f"07 01 20 {'00' * 32}", Code.FRAME_MALFORMED),
+    "ticket over its limit": (f"07 01 a002 {'00' * 288}", Code.FRAME_MALFORMED),
     "type zero": ("00", Code.UNKNOWN_FRAME),
     "type between receipts": (f"24 {'00' * 20}", Code.UNKNOWN_FRAME),
     "last type below the envelopes": ("3f", Code.UNKNOWN_FRAME),
-    "unknown after a good frame": ("0201 07", Code.UNKNOWN_FRAME),
+    "unknown after a good frame": ("0201 08", Code.UNKNOWN_FRAME),
 }
 
 
@@ -279,6 +283,8 @@ BAD_FRAMES = [
     wire.Send(1, 2, 3, bytes(limits.ENVELOPE_BODY_BYTES_MAX + 1)),
     wire.Request(1, 2, bytes(limits.REQUEST_BODY_BYTES_MAX + 1)),
     wire.Error(1, bytes(limits.ERROR_TEXT_BYTES_MAX + 1)),
+    wire.Ticket(1, bytes(32)),
+    wire.Ticket(1, bytes(32 + limits.TICKET_BYTES_MAX + 1)),
 ]
 
 
@@ -296,6 +302,8 @@ def test_writers_refuse_what_readers_would(frame: Frame) -> None:
             fields = {"type": 0x40, "body": b}
         case wire.Request(n, x, b):
             fields = {"type": 0x10, "body": b}
+        case wire.Ticket(n, b):
+            fields = {"type": 0x07, "number": n, "body": b}
         case wire.Error(n, b):
             fields = {"type": 0x06, "body": b}
     with pytest.raises(LocalError):
@@ -312,7 +320,7 @@ def test_twin_refuses_values_that_the_struct_cannot_hold(frame: Frame) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"type": 0x40, "kind": 16}, {"type": 0x80, "kind": 128}, {"type": 0x45}, {"type": 7}]
+    "fields", [{"type": 0x40, "kind": 16}, {"type": 0x80, "kind": 128}, {"type": 0x45}, {"type": 8}]
 )
 def test_fast_writer_refuses_wrong_types_and_kinds(fields: dict[str, Any]) -> None:
     with pytest.raises(LocalError):

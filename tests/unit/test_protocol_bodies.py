@@ -1,4 +1,4 @@
-"""The bodies of docs/protocol.md, section 10.7, opened by following section 9 with the `cryptography` package.
+"""The bodies of docs/protocol.md, section 10.9, opened by following section 9 with the `cryptography` package.
 
 Nothing of wa is imported: what is checked here is that the page alone is enough.
 """
@@ -20,7 +20,7 @@ ALICE, BOB = (15551230001 << 8) + 1, (15551230002 << 8) + 1
 
 
 def example() -> list[tuple[str, bytes]]:
-    match = re.search(r"^### 10\.7 .*?```text\n(.*?)```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    match = re.search(r"^### 10\.9 .*?```text\n(.*?)```", DOCUMENT, re.MULTILINE | re.DOTALL)
     assert match is not None
     entries: list[tuple[str, bytes]] = []
     for line in match[1].splitlines():

@@ -22,7 +22,7 @@ from dissononce.processing.modifiers.fallback import FallbackPatternModifier
 from noise.connection import Keypair, NoiseConnection
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs/protocol.md").read_text()
-KIND_MESSAGE, KIND_FALLBACK = 1, 2
+KIND_MESSAGE, KIND_FALLBACK, KIND_TICKET, KIND_TICKET_REFUSED = 1, 2, 4, 5
 
 
 def labelled(section: str) -> list[tuple[str, bytes]]:
@@ -92,7 +92,9 @@ class Wire:
         return data[4:]
 
 
-def noise_side(name: bytes, hello: bytes, *, client: bool, server_known: bool) -> NoiseConnection:
+def noise_side(
+    name: bytes, hello: bytes, *, client: bool, server_known: bool = False, psk: bytes | None = None
+) -> NoiseConnection:
     side = NoiseConnection.from_name(name)
     if client:
         side.set_as_initiator()
@@ -100,7 +102,10 @@ def noise_side(name: bytes, hello: bytes, *, client: bool, server_known: bool) -
         side.set_as_responder()
     side.set_prologue(hello)
     static, ephemeral = ("device", "client ephemeral") if client else ("server", "server ephemeral")
-    side.set_keypair_from_private_bytes(Keypair.STATIC, private(static))
+    if psk is None:
+        side.set_keypair_from_private_bytes(Keypair.STATIC, private(static))
+    else:
+        side.set_psks(psk=psk)
     side.set_keypair_from_private_bytes(Keypair.EPHEMERAL, private(ephemeral))
     if client and server_known:
         side.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, public("server"))
@@ -145,6 +150,55 @@ def test_session_with_noiseprotocol(section: str, name: bytes, messages: list[st
     number = 15551230001 << 8
     login = intent_register + (number + known).to_bytes(8, "big")
     assert payloads == ([login, b""] if known else [b"", certificate, login])
+    check_transport(wire, client, server)
+
+
+LOGIN = bytes([0]) + ((15551230001 << 8) + 1).to_bytes(8, "big")
+
+
+def ticket_and_message(record: tuple[int, bytes]) -> tuple[bytes, bytes]:
+    kind, content = record
+    assert kind == KIND_TICKET
+    n = int.from_bytes(content[:2], "big")
+    ticket, message = content[2 : 2 + n], content[2 + n :]
+    assert (len(ticket), len(message)) == (n, 57)
+    return ticket, message
+
+
+def exchange(client: NoiseConnection, server: NoiseConnection, first: bytes, second: bytes) -> None:
+    assert bytes(server.read_message(first)) == LOGIN
+    assert bytes(client.write_message(LOGIN)) == first
+    assert bytes(client.read_message(second)) == b""
+    assert bytes(server.write_message(b"")) == second
+
+
+def test_resumption_with_noiseprotocol() -> None:
+    wire = Wire("10.7")
+    hello = wire.hello()
+    assert hello == b"wa\r\n" + bytes([1, 2, 3, 0])
+    (psk,) = [data for label, data in labelled("10.1") if label.startswith("psk")]
+    assert psk == private("psk")
+    name = b"Noise_NNpsk0_25519_AESGCM_SHA256"
+    client, server = (noise_side(name, hello, client=side, psk=psk) for side in (True, False))
+    ticket, first = ticket_and_message(wire.handshake("C> NNpsk0 1"))
+    assert len(ticket) == 32
+    kind, second = wire.handshake("S> NNpsk0 2")
+    assert kind == KIND_MESSAGE
+    exchange(client, server, first, second)
+    check_transport(wire, client, server)
+
+
+def test_refused_ticket_with_noiseprotocol() -> None:
+    wire = Wire("10.8")
+    assert wire.hello()[6] == 3
+    ticket_and_message(wire.handshake("C> NNpsk0 1"))
+    assert wire.handshake("S> ticket refused") == (KIND_TICKET_REFUSED, b"")
+    hello = wire.hello()
+    assert hello[6] == 2
+    name = b"Noise_IK_25519_ChaChaPoly_SHA256"
+    client, server = (noise_side(name, hello, client=side, server_known=side) for side in (True, False))
+    (_, first), (_, second) = wire.handshake("C> IK 1"), wire.handshake("S> IK 2")
+    exchange(client, server, first, second)
     check_transport(wire, client, server)
 
 

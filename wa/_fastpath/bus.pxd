@@ -57,7 +57,9 @@ ctypedef struct BusHandover:      # a connection; its descriptor travels beside
     PeerName peer
     uint8_t suite
     uint8_t intent
-    uint8_t zero[4]
+    uint8_t has_ticket            # nothing has been answered yet: what follows starts with the ticket record
+    uint8_t hello[8]              # of that handshake
+    uint8_t zero[3]
 
 cdef int bus_init(Core* w) noexcept nogil
 cdef void bus_destroy(Core* w) noexcept nogil

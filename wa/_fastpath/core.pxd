@@ -20,6 +20,7 @@ cdef enum:
     RECORD_BYTES_MAX = 65539      # length prefix and the longest Noise message
     WINDOW_MAX = 64               # limits.DELIVERY_WINDOW_MAX, a power of two: ring slots
     EVENTS_MAX = 1024
+    HELD_MAX = 2047               # of the bit fields of Device; over limits.MAILBOX_ENVELOPES_MAX
 
 cdef enum ConnState:
     CONN_FREE = 0
@@ -46,6 +47,9 @@ ctypedef struct Pending:          # until a connection is live
     uint8_t hello[8]
     uint8_t intent
     uint8_t messages              # handshake messages read
+    uint8_t admitted              # counted against the budgets
+    uint8_t ticket_refused        # this connection has had its one try
+    uint32_t ticket_serial        # of the ticket that the first transport record will use up, 0 = none
     uint8_t static_key[32]        # the peer's, once the handshake is done
     PeerName peer
     uint64_t started_ms
@@ -132,14 +136,29 @@ ctypedef struct ConnTable:
     uint32_t live_n               # in use
     uint32_t half_open_n          # not yet live
 
-ctypedef struct Device:           # one registered device of our shards
-    uint64_t address              # 0 = empty slot
-    uint32_t conn                 # live connection or NONE_INDEX
-    uint16_t held                 # envelopes in custody here, in memory or mailbox
-    uint16_t undrained            # of those: in the mailbox and not yet sent on the live connection
-    uint16_t undeleted            # acknowledged, but the disk refused to delete them: still in the mailbox
-    uint8_t has_receipts
-    uint32_t woken_s              # monotonic second, from 1, of the wake-up since it was online; 0 = none
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #ifndef WA_DEVICE
+    #define WA_DEVICE
+    /* In C for its bit fields: there is one per registered device, and it must stay at 24 bytes. */
+    typedef struct {
+        uint64_t address;
+        uint32_t conn;
+        uint32_t ticket_serial;
+        uint64_t held : 11, undrained : 11, undeleted : 11, has_receipts : 1, woken_s : 28;
+    } Device;
+    #endif
+    """
+    ctypedef struct Device:       # one registered device of our shards
+        uint64_t address          # 0 = empty slot
+        uint32_t conn             # live connection or NONE_INDEX
+        uint32_t ticket_serial    # of its one outstanding resumption ticket, 0 = none
+        uint16_t held             # envelopes in custody here, in memory or mailbox; at most HELD_MAX
+        uint16_t undrained        # of those: in the mailbox and not yet sent on the live connection
+        uint16_t undeleted        # acknowledged, but the disk refused to delete them: still in the mailbox
+        uint8_t has_receipts
+        uint32_t woken_s          # monotonic second, from 1, of the wake-up since it was online; 0 = none
 
 ctypedef struct Directory:        # open addressing, linear probing; slots move when it grows
     Device* slots
@@ -204,11 +223,12 @@ ctypedef struct Bounds:
     uint64_t linger_ms, resend_after_ms, resends, window, window_bytes, sender_window
     uint64_t mailbox, output_bytes, bus_bytes, batch_bytes
     uint64_t half_open, handshakes_per_turn, handshakes_per_s, handshakes_per_address_per_s, accepts_per_turn
-    uint64_t request_bytes, body_bytes, connections, call_wake_again_ms
+    uint64_t request_bytes, body_bytes, connections, call_wake_again_ms, ticket_lifetime_s
     uint64_t retention_s[KINDS_N]
 
 ctypedef struct Stats:
     uint64_t accepts, sheds, handshakes, handshake_failures, logins, hand_overs_out, hand_overs_in
+    uint64_t resumptions, tickets_refused
     uint64_t records_in, records_out, frames_in, bytes_in, bytes_out, decrypt_failures, protocol_errors
     uint64_t envelopes_in, delivered_live, delivered_queued, stored, linger_commits, acknowledged, duplicates
     uint64_t refused, resends, unresponsive, receipts_live, receipts_stored, expired
@@ -234,6 +254,10 @@ ctypedef struct Core:
     uint8_t static_public[32]
     uint8_t certificate[128]
     uint32_t certificate_n
+    uint8_t ticket_key[32]
+    uint8_t has_tickets
+    uint64_t ticket_epoch         # random; tickets of another one are void, since their serials may come again
+    uint32_t ticket_serial        # last one given out in this epoch
     # per-turn lists, heads as indices into the connection table
     uint32_t dirty_head, drain_head, resume_head
     # cold events of this turn

@@ -12,6 +12,7 @@ cdef enum:
     F_CLOSE = 0x04                # number = code, extra = retry_after_ms
     F_READY = 0x05                # number = server version, extra = queued envelopes, address = wall ms
     F_ERROR = 0x06                # number = code, body = UTF-8 text
+    F_TICKET = 0x07               # number = lifetime in seconds, body = psk 32, then the ticket
     F_REQUEST = 0x10              # number = request id, extra = method, body = msgpack
     F_RESPONSE = 0x11             # number = request id, extra = status code, body = msgpack
     F_NOTICE = 0x12               # number = notice kind, body = msgpack

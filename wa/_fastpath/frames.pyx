@@ -21,12 +21,15 @@ cdef enum:
     ENVELOPE_BODY_BYTES = 65408
     REQUEST_BODY_BYTES = 32768
     ERROR_TEXT_BYTES = 1024
+    PSK_BYTES = 32
+    TICKET_BYTES = 255
     ACK_RANGE = 64
 
-if (ENVELOPE_BODY_BYTES, REQUEST_BODY_BYTES, ERROR_TEXT_BYTES, ACK_RANGE) != (
+if (ENVELOPE_BODY_BYTES, REQUEST_BODY_BYTES, ERROR_TEXT_BYTES, TICKET_BYTES, ACK_RANGE) != (
     limits.ENVELOPE_BODY_BYTES_MAX,
     limits.REQUEST_BODY_BYTES_MAX,
     limits.ERROR_TEXT_BYTES_MAX,
+    limits.TICKET_BYTES_MAX,
     limits.DELIVERY_WINDOW_MAX,
 ):
     raise LocalError("frames.pyx and limits.py differ: change its copies and build again")
@@ -176,6 +179,11 @@ cdef int parse_control(uint8_t type, Cursor* c, Frame* f) noexcept nogil:
     elif type == F_ERROR:
         f.number = take_varint(c)
         take_body(c, f, ERROR_TEXT_BYTES)
+    elif type == F_TICKET:
+        f.number = take_varint(c)
+        take_body(c, f, PSK_BYTES + TICKET_BYTES)
+        if f.body_n <= PSK_BYTES:
+            return FRAME_MALFORMED
     else:
         return FRAME_UNKNOWN
     return 0
@@ -248,11 +256,12 @@ cdef uint8_t* put_receipt(uint8_t* out, const Frame* f) noexcept nogil:
 
 cdef uint8_t* put_control(uint8_t* out, const Frame* f) noexcept nogil:
     out = put_varint(out, f.number)
-    if f.type != F_PING and f.type != F_PONG and f.type != F_ACK and f.type != F_NOTICE and f.type != F_ERROR:
+    if (f.type != F_PING and f.type != F_PONG and f.type != F_ACK and f.type != F_NOTICE and f.type != F_ERROR
+            and f.type != F_TICKET):
         out = put_varint(out, f.extra)
     if f.type == F_READY:
         out = put_u64(out, f.address)
-    if F_REQUEST <= f.type <= F_NOTICE or f.type == F_ERROR:
+    if F_REQUEST <= f.type <= F_NOTICE or f.type == F_ERROR or f.type == F_TICKET:
         out = put_varint(out, f.body_n)
     return out
 
@@ -268,6 +277,8 @@ cdef int check_writable(const Frame* f) noexcept nogil:
         return 0 if f.body_n <= REQUEST_BODY_BYTES else FRAME_MALFORMED
     if t == F_ERROR:
         return 0 if f.body_n <= ERROR_TEXT_BYTES else FRAME_MALFORMED
+    if t == F_TICKET:
+        return 0 if PSK_BYTES < f.body_n <= PSK_BYTES + TICKET_BYTES else FRAME_MALFORMED
     if f.body_n != 0:             # the others carry none
         return FRAME_MALFORMED
     if t == F_ACK_RANGE:

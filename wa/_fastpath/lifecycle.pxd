@@ -7,6 +7,7 @@ Pointers to connections therefore stay valid throughout a turn.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
 from wa._fastpath.core cimport Conn, Core, Pending
+from wa._fastpath.poller cimport PeerName
 
 cdef void accept_all(Core* w) noexcept nogil
 cdef Conn* conn_adopt(Core* w, int32_t fd) noexcept nogil                  # a new Conn with a Pending, watched
@@ -16,4 +17,5 @@ cdef void begin_close(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) 
 cdef void conn_end(Core* w, Conn* c) noexcept nogil
 cdef void doom_with(Core* w, Conn* c, uint16_t code) noexcept nogil        # begin_close at the flush of this turn
 cdef void pending_free(Core* w, Conn* c) noexcept nogil
+cdef bint admission(Core* w, const PeerName* peer) noexcept nogil          # may it shake hands now?
 cdef uint64_t busy_slot_ms(Core* w) noexcept nogil                         # when a shed client shall come back

@@ -20,6 +20,7 @@ from wa._fastpath.noise cimport noise_wipe
 from wa._fastpath.output cimport conn_drop_buffers, conn_watch, mark_dirty, out_frame, out_raw, out_simple
 from wa._fastpath.poller cimport PeerName, READABLE
 from wa._fastpath.slab cimport slab_give
+from wa._fastpath.ticket cimport ticket_issue
 from wa._fastpath.timers cimport timer_cancel, timer_set
 
 cdef enum:
@@ -38,6 +39,29 @@ cdef uint64_t busy_slot_ms(Core* w) noexcept nogil:
     """Spreads those we shed over the seconds to come, as many per second as we can shake hands with."""
     w.sheds_this_second += 1
     return 1000 + <uint64_t>w.sheds_this_second * 1000 // (w.bounds.handshakes_per_s + 1) * 2
+
+
+cdef bint admission(Core* w, const PeerName* peer) noexcept nogil:
+    """Budgets per second, in all and per address, before any Diffie-Hellman."""
+    cdef uint64_t second = w.now_ms // 1000
+    cdef uint32_t slot = 2166136261
+    cdef int i
+    if second != w.budget_second:
+        w.budget_second = second
+        w.budget_used = 0
+        w.sheds_this_second = 0
+        memset(w.address_budget, 0, sizeof(w.address_budget))
+    if w.budget_used >= w.bounds.handshakes_per_s:
+        return False
+    if peer.family:
+        for i in range(16):
+            slot = (slot ^ peer.address[i]) * 16777619
+        slot = (slot ^ slot >> 16) & 4095
+        if w.address_budget[slot] >= w.bounds.handshakes_per_address_per_s:
+            return False
+        w.address_budget[slot] += 1
+    w.budget_used += 1
+    return True
 
 
 cdef Conn* conn_adopt(Core* w, int32_t fd) noexcept nogil:
@@ -112,6 +136,7 @@ cdef void go_live(Core* w, Conn* c) noexcept nogil:
     f.extra = d.held
     f.address = w.wall_ms
     out_frame(w, c, &f)
+    ticket_issue(w, c, d)
     if (d.undrained or d.has_receipts) and drain_begin(w, c) != 0:
         doom_with(w, c, CODE_INTERNAL)
     conn_timer(w, c)

@@ -80,12 +80,14 @@ class Loop:
         static_private: bytes,
         certificate: bytes,
         run_dir: str,
+        ticket_key: bytes | None = None,
         overrides: dict[str, int] | None = None,
         host: Host | None = None,
         trace: Buffer | None = None,
     ) -> None:
         """Bounds come from wa.limits; `overrides` (same names, lower case) replaces some, e.g. linger_ms.
 
+        ticket_key: 32 bytes that all workers of a server share; without it no resumption tickets are given or taken.
         host: the real machine when None; a simulator hands in its own.
         trace: writable memory for the ring of wa.runtime.trace, mapped for as long as the loop lives.
         """

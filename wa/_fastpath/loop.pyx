@@ -33,7 +33,7 @@ from wa._fastpath.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
 from wa._fastpath.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
 from wa._fastpath.session cimport session_admit, session_readable, session_resume, session_timer
 from wa._fastpath.slab cimport slab_trim
-from wa._fastpath.state cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new
+from wa._fastpath.state cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets
 from wa._fastpath.trace cimport trace_attach
 from wa._fastpath.timers cimport Timer, wheel_pop, wheel_wait_ms
 
@@ -72,13 +72,15 @@ cdef class Loop:
     cdef uint64_t next_connect_ms
 
     def __cinit__(self, *, int worker, int workers, MailStoreBase store, object sink, bytes static_private,
-                  bytes certificate, str run_dir, dict overrides=None, Host host=None, object trace=None):
+                  bytes certificate, str run_dir, bytes ticket_key=None, dict overrides=None, Host host=None,
+                  object trace=None):
         self.host = Host() if host is None else host
         self.w = core_new(self.host.new_poller(), worker, workers)
         self.w.store = store.pointer()
         store.attach(self.w.poller)
         self.store, self.sink, self.run_dir = store, sink, run_dir
         core_identity(self.w, static_private, certificate)
+        core_tickets(self.w, ticket_key)
         core_bounds(self.w, overrides or {})
         if trace is not None:
             self.attach_trace(trace)
@@ -382,8 +384,10 @@ cdef class Loop:
     # --- what the cold path asks for --------------------------------------------------------------------------
 
     def add_device(self, address: int) -> None:
-        if directory_add(&self.w.directory, address) == NULL:
+        cdef Device* d = directory_add(&self.w.directory, address)
+        if d == NULL:
             raise MemoryError
+        d.ticket_serial = 0           # it may have another key than before
 
     def remove_device(self, address: int, code: int) -> None:
         cdef Core* w = self.w

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Contract of the Noise layer: handshake (XX, IK, XXfallback) and transport, as C structs over libsodium.
+"""Contract of the Noise layer: handshake (XX, IK, NNpsk0, XXfallback) and transport, as C structs over libsodium.
 
 Randomness is an argument: the caller hands in the ephemeral private key, so a simulator can replay a run.
 Every function is `noexcept nogil` and returns a negative NOISE_* code on failure; nothing is logged.
@@ -12,7 +12,8 @@ cdef enum:
     NOISE_SUITE_AESGCM = 2        # Noise_*_25519_AESGCM_SHA256 (needs AES-NI; noise_suite_available())
     NOISE_XX = 1
     NOISE_IK = 2
-    NOISE_XXFALLBACK = 3
+    NOISE_NNPSK0 = 3
+    NOISE_XXFALLBACK = 4          # never offered in a hello
     NOISE_E_AUTH = -1             # a tag did not verify
     NOISE_E_FORMAT = -2           # too short, too long, or a low-order point (all-zero shared secret)
     NOISE_E_STATE = -3            # called out of turn: the caller's fault
@@ -36,6 +37,7 @@ ctypedef struct NoiseHandshake:
     uint8_t e_pub[32]
     uint8_t rs[32]
     uint8_t re[32]
+    uint8_t psk[32]
     uint8_t suite
     uint8_t pattern
     uint8_t initiator             # 1 when this side sends the pattern's first message
@@ -48,6 +50,10 @@ cdef int noise_start(NoiseHandshake* hs, int pattern, int suite, bint initiator,
                      const uint8_t* s_priv, const uint8_t* s_pub,
                      const uint8_t* rs_pub) noexcept nogil
 # rs_pub: the responder's static key for an IK initiator, else NULL.
+
+cdef int noise_start_psk(NoiseHandshake* hs, int suite, bint initiator,
+                         const uint8_t* prologue, size_t prologue_n, const uint8_t* psk) noexcept nogil
+# NNpsk0: both sides know 32 secret bytes and neither has a static key.
 
 cdef int noise_fallback(NoiseHandshake* hs, const uint8_t* prologue, size_t prologue_n) noexcept nogil
 # Turns a failed IK (the responder after noise_read returned NOISE_E_AUTH on message 1, the initiator on

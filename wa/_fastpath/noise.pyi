@@ -2,6 +2,7 @@
 
 XX: int
 IK: int
+NNPSK0: int
 XXFALLBACK: int
 SUITE_CHACHA: int
 SUITE_AESGCM: int
@@ -18,8 +19,9 @@ class Handshake:
         *,
         initiator: bool,
         prologue: bytes,
-        static_private: bytes,
+        static_private: bytes | None = None,
         remote_static: bytes | None = None,
+        psk: bytes | None = None,
     ) -> None: ...
     def write(self, payload: bytes = b"", *, ephemeral: bytes | None = None) -> bytes: ...
     def read(self, message: bytes) -> bytes: ...

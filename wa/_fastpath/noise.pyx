@@ -36,42 +36,7 @@ from wa._fastpath.sodium cimport (
 )
 
 
-cdef extern from *:
-    """
-    #include <assert.h>
-    #include <stdint.h>
-    enum { WA_T_END, WA_T_E, WA_T_S, WA_T_EE, WA_T_ES, WA_T_SE, WA_T_SS };
-
-    /* [pattern][message][token].  XXfallback is written from its own initiator, the server (section 10.2:
-       a Bob-initiated pattern), so `es` and `se` are exchanged against the arrows of docs/protocol.md. */
-    static const unsigned char WA_TOKENS[4][3][5] = {
-        {{WA_T_END}},
-        /* XX         */ {{WA_T_E}, {WA_T_E, WA_T_EE, WA_T_S, WA_T_ES}, {WA_T_S, WA_T_SE}},
-        /* IK         */ {{WA_T_E, WA_T_ES, WA_T_S, WA_T_SS}, {WA_T_E, WA_T_EE, WA_T_SE}},
-        /* XXfallback */ {{WA_T_E, WA_T_EE, WA_T_S, WA_T_SE}, {WA_T_S, WA_T_ES}},
-    };
-    static const unsigned char WA_MESSAGES[4] = {0, 3, 2, 2};
-    static const char *const WA_NAMES[3][4] = {
-        {"", "", "", ""},
-        {"", "Noise_XX_25519_ChaChaPoly_SHA256", "Noise_IK_25519_ChaChaPoly_SHA256",
-         "Noise_XXfallback_25519_ChaChaPoly_SHA256"},
-        {"", "Noise_XX_25519_AESGCM_SHA256", "Noise_IK_25519_AESGCM_SHA256",
-         "Noise_XXfallback_25519_AESGCM_SHA256"},
-    };
-    """
-    enum:
-        T_END "WA_T_END"
-        T_E "WA_T_E"
-        T_S "WA_T_S"
-        T_EE "WA_T_EE"
-        T_ES "WA_T_ES"
-        T_SE "WA_T_SE"
-        T_SS "WA_T_SS"
-    const uint8_t TOKENS "WA_TOKENS"[4][3][5]
-    const uint8_t MESSAGES "WA_MESSAGES"[4]
-    const char* NAMES "WA_NAMES"[3][4]
-    const uint64_t NONCE_LAST "UINT64_MAX"    # reserved for Rekey(), section 11.3
-    void c_assert "assert"(bint holds) noexcept nogil
+include "noise_patterns.pxi"
 
 
 cdef enum:
@@ -167,21 +132,51 @@ cdef void symmetric_start(NoiseHandshake* hs, const uint8_t* prologue, size_t pr
     mix_hash(hs, prologue, prologue_n)
 
 
+cdef void mix_key(NoiseHandshake* hs, const uint8_t* material) noexcept nogil:
+    hkdf2(hs.ck, material, KEY_N, hs.ck, hs.k)
+    hs.n = 0
+    hs.has_k = 1
+
+
+cdef void mix_psk(NoiseHandshake* hs) noexcept nogil:
+    """MixKeyAndHash(psk): HKDF of section 4.3 with three outputs, to ck, h and k."""
+    cdef uint8_t[32] temp, second
+    cdef uint8_t one = 1, two = 2, three = 3
+    hmac2(temp, hs.ck, hs.psk, KEY_N, NULL, 0)
+    hmac2(hs.ck, temp, &one, 1, NULL, 0)
+    hmac2(second, temp, hs.ck, KEY_N, &two, 1)
+    hmac2(hs.k, temp, second, KEY_N, &three, 1)
+    mix_hash(hs, second, KEY_N)
+    hs.n = 0
+    hs.has_k = 1
+    sodium_memzero(temp, KEY_N)
+    sodium_memzero(second, KEY_N)
+
+
+cdef inline void mix_ephemeral(NoiseHandshake* hs, const uint8_t* public) noexcept nogil:
+    """Where a pattern has a psk, the ephemeral key is mixed into the key too: no psk ever makes the same key twice
+    (section 9.2)."""
+    mix_hash(hs, public, KEY_N)
+    if hs.pattern == NOISE_NNPSK0:
+        mix_key(hs, public)
+
+
 cdef int mix_dh(NoiseHandshake* hs, const uint8_t* private, const uint8_t* public) noexcept nogil:
     """MixKey(DH(private, public)); NOISE_E_FORMAT when the shared secret is all zero."""
     cdef uint8_t[32] shared
     if crypto_scalarmult(shared, private, public) != 0:
         sodium_memzero(shared, KEY_N)
         return NOISE_E_FORMAT
-    hkdf2(hs.ck, shared, KEY_N, hs.ck, hs.k)
+    mix_key(hs, shared)
     sodium_memzero(shared, KEY_N)
-    hs.n = 0
-    hs.has_k = 1
     return 0
 
 
 cdef int mix_token(NoiseHandshake* hs, int token) noexcept nogil:
-    """The Diffie-Hellman of a token (section 5.3)."""
+    """The psk, or the Diffie-Hellman of a token (section 5.3)."""
+    if token == T_PSK:
+        mix_psk(hs)
+        return 0
     if token == T_EE:
         return mix_dh(hs, hs.e_priv, hs.re)
     if token == T_SS:
@@ -253,6 +248,21 @@ cdef int noise_start(NoiseHandshake* hs, int pattern, int suite, bint initiator,
     return 0
 
 
+cdef int noise_start_psk(NoiseHandshake* hs, int suite, bint initiator,
+                         const uint8_t* prologue, size_t prologue_n, const uint8_t* psk) noexcept nogil:
+    cdef bint ok = noise_suite_available(suite)
+    c_assert(ok)
+    if not ok:
+        return NOISE_E_STATE
+    memset(hs, 0, sizeof(NoiseHandshake))
+    hs.pattern = NOISE_NNPSK0
+    hs.suite = <uint8_t>suite
+    hs.initiator = 1 if initiator else 0
+    memcpy(hs.psk, psk, KEY_N)
+    symmetric_start(hs, prologue, prologue_n)
+    return 0
+
+
 cdef inline bint can_fall_back(const NoiseHandshake* hs) noexcept nogil:
     if hs.pattern != NOISE_IK or hs.done:
         return False
@@ -306,7 +316,7 @@ cdef inline void step_done(NoiseHandshake* hs) noexcept nogil:
 cdef int64_t noise_write(NoiseHandshake* hs, const uint8_t* e_priv,
                          const uint8_t* payload, size_t payload_n,
                          uint8_t* out, size_t out_cap) noexcept nogil:
-    cdef bint ok = my_turn(hs) and (e_priv != NULL or TOKENS[hs.pattern][hs.step][0] != T_E)
+    cdef bint ok = my_turn(hs) and (e_priv != NULL or TOKENS[hs.pattern][hs.step][0] == T_S)
     c_assert(ok)
     if not ok:
         return NOISE_E_STATE
@@ -322,7 +332,7 @@ cdef int64_t noise_write(NoiseHandshake* hs, const uint8_t* e_priv,
             memcpy(hs.e_priv, e_priv, KEY_N)
             crypto_scalarmult_base(hs.e_pub, hs.e_priv)
             memcpy(p, hs.e_pub, KEY_N)
-            mix_hash(hs, p, KEY_N)
+            mix_ephemeral(hs, p)
             p += KEY_N
         elif token[0] == T_S:
             p += encrypt_and_hash(hs, hs.s_pub, KEY_N, p)
@@ -344,7 +354,7 @@ cdef int read_tokens(NoiseHandshake* hs, const uint8_t** msg) noexcept nogil:
         if token[0] == T_E:
             memcpy(hs.re, msg[0], KEY_N)
             hs.has_re = 1
-            mix_hash(hs, hs.re, KEY_N)
+            mix_ephemeral(hs, hs.re)
             msg[0] += KEY_N
         elif token[0] == T_S:
             n = KEY_N + (TAG_N if hs.has_k else 0)
@@ -415,6 +425,7 @@ cdef void wipe_secrets(NoiseHandshake* hs) noexcept nogil:
     sodium_memzero(hs.e_priv, KEY_N)
     sodium_memzero(hs.e_pub, KEY_N)
     sodium_memzero(hs.re, KEY_N)
+    sodium_memzero(hs.psk, KEY_N)
     hs.n = 0
     hs.has_k = 0
     hs.has_re = 0

@@ -19,6 +19,7 @@ SUITE_CHACHA = NOISE_SUITE_CHACHA
 SUITE_AESGCM = NOISE_SUITE_AESGCM
 XX = NOISE_XX
 IK = NOISE_IK
+NNPSK0 = NOISE_NNPSK0
 XXFALLBACK = NOISE_XXFALLBACK
 TRANSPORT_BYTES = sizeof(NoiseTransport)
 HANDSHAKE_BYTES = sizeof(NoiseHandshake)
@@ -38,21 +39,28 @@ cdef int key_check(bytes key, str what) except -1:
 cdef class Handshake:
     """One side of a Noise handshake.  A peer's fault is RemoteError(HANDSHAKE_FAILED), a misuse LocalError.
 
-    pattern: XX or IK.  static_private: 32 bytes.  prologue: the hello.
+    pattern: XX, IK or NNpsk0.  prologue: the hello.  static_private: 32 bytes, for XX and IK.
     remote_static: the responder's key, for the initiator of IK and for nobody else.
+    psk: 32 bytes, for both sides of NNpsk0, which has no static keys.
     """
     cdef NoiseHandshake hs
 
-    def __cinit__(self, int pattern, int suite, *, bint initiator, bytes prologue, bytes static_private,
-                  bytes remote_static=None):
+    def __cinit__(self, int pattern, int suite, *, bint initiator, bytes prologue, bytes static_private=None,
+                  bytes remote_static=None, bytes psk=None):
         cdef uint8_t[32] public
         cdef const uint8_t* peer = NULL
-        if pattern not in (NOISE_XX, NOISE_IK):
-            raise LocalError("a handshake starts as XX or IK; use fallback() for XXfallback")
+        if pattern not in (NOISE_XX, NOISE_IK, NOISE_NNPSK0):
+            raise LocalError("a handshake starts as XX, IK or NNpsk0; use fallback() for XXfallback")
         if not noise_suite_available(suite):
             raise LocalError(f"suite {suite} is not available on this machine; use the other one")
         if (remote_static is not None) != (pattern == NOISE_IK and initiator):
             raise LocalError("remote_static is for the initiator of IK, and it needs one")
+        if (psk is not None) != (pattern == NOISE_NNPSK0) or (static_private is None) != (pattern == NOISE_NNPSK0):
+            raise LocalError("NNpsk0 needs a psk and no static key, the other patterns need static_private and no psk")
+        if pattern == NOISE_NNPSK0:
+            key_check(psk, "psk")
+            noise_start_psk(&self.hs, suite, initiator, prologue, len(prologue), psk)
+            return
         key_check(static_private, "static_private")
         if remote_static is not None:
             key_check(remote_static, "remote_static")

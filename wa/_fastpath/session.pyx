@@ -14,16 +14,16 @@ from wa._fastpath.core cimport (
 from wa._fastpath.delivery cimport conn_timer, resend
 from wa._fastpath.dispatch cimport on_frame
 from wa._fastpath.frames cimport FRAME_UNKNOWN, Frame, frame_parse
-from wa._fastpath.lifecycle cimport begin_close, busy_slot_ms, conn_adopt, doom_with, go_live
+from wa._fastpath.lifecycle cimport admission, begin_close, busy_slot_ms, conn_adopt, doom_with, go_live
 from wa._fastpath.noise cimport (
-    NOISE_E_AUTH, NOISE_IK, NOISE_XX, noise_done, noise_fallback, noise_open, noise_read, noise_split, noise_start,
+    NOISE_E_AUTH, NOISE_IK, NOISE_NNPSK0, NOISE_XX, noise_done, noise_fallback, noise_open, noise_read, noise_split, noise_start,
     noise_suite_available, noise_wipe, noise_write,
 )
 from wa._fastpath.output cimport (
     buffer_free, buffer_reserve, conn_active, conn_flush, conn_watch, mark_dirty, out_pending, out_raw,
 )
-from wa._fastpath.poller cimport PeerName
 from wa._fastpath.sodium cimport sodium_memzero
+from wa._fastpath.ticket cimport TICKET_ELSEWHERE, TICKET_GOOD, TICKET_MALFORMED, TICKET_REFUSED, ticket_first, ticket_use
 from wa._fastpath.timers cimport timer_set
 
 cdef enum:
@@ -35,6 +35,8 @@ cdef enum:
     REGISTERING_MS = 300000       # limits.REGISTERING_MS_MAX
     RECORD_NOISE = 1
     RECORD_FALLBACK = 2
+    RECORD_TICKET = 4
+    RECORD_TICKET_REFUSED = 5
     CODE_PROTOCOL_ERROR = 1
     CODE_VERSION_UNSUPPORTED = 2
     CODE_SUITE_UNSUPPORTED = 3
@@ -49,6 +51,7 @@ cdef enum:
     CODE_SLOW_READER = 14
     CODE_IDLE_TIMEOUT = 17
     CODE_INTERNAL = 18
+    CODE_TICKET_VOID = 20
 
 
 # --- bytes ------------------------------------------------------------------------------------------------
@@ -172,6 +175,9 @@ cdef void on_record(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogil:
         w.stats.decrypt_failures += 1
         begin_close(w, c, CODE_DECRYPT_FAILED, 0)
         return
+    if c.state == CONN_ADMITTED and c.pending.ticket_serial and not ticket_use(w, c):
+        begin_close(w, c, CODE_TICKET_VOID, 0)
+        return
     w.stats.records_in += 1
     c.heard_s = <uint32_t>(w.now_ms // 1000)     # a whole record: bytes alone keep nobody alive
     while at < plain_n and c.state != CONN_CLOSING and not c.flags & (FLAG_DOOMED | FLAG_EOF):
@@ -212,35 +218,13 @@ cdef void on_hello(Core* w, Conn* c, const uint8_t* hello) noexcept nogil:
         begin_close(w, c, CODE_VERSION_UNSUPPORTED, 0)
     elif not noise_suite_available(hello[5]):
         begin_close(w, c, CODE_SUITE_UNSUPPORTED, 0)
-    elif hello[6] != NOISE_XX and hello[6] != NOISE_IK:
+    elif (hello[6] != NOISE_XX and hello[6] != NOISE_IK
+          and (hello[6] != NOISE_NNPSK0 or c.pending.ticket_refused)):
         begin_close(w, c, CODE_PATTERN_UNSUPPORTED, 0)
     else:
         memcpy(c.pending.hello, hello, HELLO_BYTES)
         c.suite = hello[5]
         c.state = CONN_HANDSHAKE
-
-
-cdef bint admission(Core* w, const PeerName* peer) noexcept nogil:
-    """Budgets per second, in all and per address, before any Diffie-Hellman."""
-    cdef uint64_t second = w.now_ms // 1000
-    cdef uint32_t slot = 2166136261
-    cdef int i
-    if second != w.budget_second:
-        w.budget_second = second
-        w.budget_used = 0
-        w.sheds_this_second = 0
-        memset(w.address_budget, 0, sizeof(w.address_budget))
-    if w.budget_used >= w.bounds.handshakes_per_s:
-        return False
-    if peer.family:
-        for i in range(16):
-            slot = (slot ^ peer.address[i]) * 16777619
-        slot = (slot ^ slot >> 16) & 4095
-        if w.address_budget[slot] >= w.bounds.handshakes_per_address_per_s:
-            return False
-        w.address_budget[slot] += 1
-    w.budget_used += 1
-    return True
 
 
 cdef int send_handshake(Core* w, Conn* c, uint8_t kind, const uint8_t* payload, uint32_t payload_n) noexcept nogil:
@@ -282,22 +266,59 @@ cdef int first_message(Core* w, Conn* c, const uint8_t* msg, uint32_t n, uint8_t
     return send_handshake(w, c, RECORD_NOISE, w.certificate, w.certificate_n)
 
 
+cdef void step_timer(Core* w, Conn* c) noexcept nogil:
+    cdef uint64_t deadline = w.now_ms + w.bounds.handshake_step_ms
+    if deadline > c.pending.started_ms + w.bounds.authenticate_ms:
+        deadline = c.pending.started_ms + w.bounds.authenticate_ms
+    timer_set(&w.wheel, &c.timer, deadline)
+
+
+cdef bint on_ticket(Core* w, Conn* c, const uint8_t* record, uint32_t n, uint32_t rest_n) noexcept nogil:
+    """As on_handshake.  A resumed connection needs no registry: it is admitted here, by the owner."""
+    cdef Pending* p = c.pending
+    cdef uint8_t[5] refused = [0, 0, 0, 1, RECORD_TICKET_REFUSED]
+    cdef int verdict = ticket_first(w, c, record + 1, n - 1)
+    if verdict == TICKET_ELSEWHERE:
+        hand_over(w, c, record - 4, 4 + n + rest_n)   # with its length prefix, and what came behind it
+        return True
+    if verdict == TICKET_REFUSED:
+        w.stats.tickets_refused += 1
+        p.ticket_refused = 1
+        p.messages = 0
+        c.state = CONN_HELLO
+        step_timer(w, c)
+        out_raw(w, c, refused, sizeof(refused))
+    elif verdict == TICKET_GOOD and send_handshake(w, c, RECORD_NOISE, NULL, 0) == 0:
+        noise_split(&p.hs, &c.noise)
+        w.stats.handshakes += 1
+        c.state = CONN_ADMITTED
+        timer_set(&w.wheel, &c.timer, p.started_ms + w.bounds.authenticate_ms)
+    else:
+        w.stats.handshake_failures += 1
+        begin_close(w, c, CODE_PROTOCOL_ERROR if verdict == TICKET_MALFORMED else CODE_HANDSHAKE_FAILED, 0)
+    return False
+
+
 cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
     """True when the connection (with `rest`) has gone to its owner or waits for the registry."""
     cdef Pending* p = c.pending
     cdef uint8_t payload[64]
     cdef int64_t payload_n = 0
-    cdef uint64_t deadline
-    if record[0] != RECORD_NOISE:
+    cdef bint has_ticket = p.hello[6] == NOISE_NNPSK0
+    if record[0] != (RECORD_TICKET if has_ticket else RECORD_NOISE):
         begin_close(w, c, CODE_PROTOCOL_ERROR, 0)
         return False
     p.messages += 1
     w.handshakes_this_turn += 1
-    if p.messages == 1:
+    if not p.admitted:
         if not admission(w, &p.peer):
             w.stats.sheds += 1
             begin_close(w, c, CODE_BUSY, busy_slot_ms(w))
             return False
+        p.admitted = 1
+    if has_ticket:
+        return on_ticket(w, c, record, n, rest_n)
+    if p.messages == 1:
         if first_message(w, c, record + 1, n - 1, payload, &payload_n) != 0:
             payload_n = -1
     else:
@@ -307,10 +328,7 @@ cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, cons
         begin_close(w, c, CODE_HANDSHAKE_FAILED, 0)
         return False
     if not noise_done(&p.hs):
-        deadline = w.now_ms + w.bounds.handshake_step_ms
-        if deadline > p.started_ms + w.bounds.authenticate_ms:
-            deadline = p.started_ms + w.bounds.authenticate_ms
-        timer_set(&w.wheel, &c.timer, deadline)
+        step_timer(w, c)
         return False
     memcpy(p.static_key, p.hs.rs, 32)
     noise_split(&p.hs, &c.noise)
@@ -350,6 +368,8 @@ cdef void hand_over(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noex
     h.address = c.address
     h.suite = c.suite
     h.intent = c.pending.intent
+    h.has_ticket = c.state == CONN_HANDSHAKE
+    memcpy(h.hello, c.pending.hello, HELLO_BYTES)
     h.peer = c.pending.peer
     h.started_age_ms = w.now_ms - c.pending.started_ms
     memcpy(h.static_key, c.pending.static_key, 32)
@@ -404,7 +424,18 @@ cdef void session_adopted(Core* w, const BusHandover* h, const uint8_t* rest, ui
     c.pending.peer = h.peer
     c.pending.started_ms = w.now_ms - h.started_age_ms
     memcpy(c.pending.static_key, h.static_key, 32)
-    claim(w, c, rest, n)
+    if not h.has_ticket:
+        claim(w, c, rest, n)
+        return
+    memcpy(c.pending.hello, h.hello, HELLO_BYTES)
+    c.state = CONN_HANDSHAKE
+    if w.conns.half_open_n > w.bounds.half_open:
+        w.stats.sheds += 1
+        begin_close(w, c, CODE_BUSY, busy_slot_ms(w))
+        return
+    keep(w, c, rest, n, 0)
+    if c.active != NULL and c.active.in_n:
+        consume_kept(w, c)
 
 
 cdef int session_admit(Core* w, Conn* c, uint64_t address) noexcept nogil:

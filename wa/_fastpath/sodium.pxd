@@ -25,6 +25,12 @@ cdef extern from "sodium.h" nogil:
     int crypto_aead_aes256gcm_decrypt(
         uint8_t* m, unsigned long long* m_n, uint8_t* nsec, const uint8_t* c, unsigned long long c_n,
         const uint8_t* ad, unsigned long long ad_n, const uint8_t* npub, const uint8_t* k)
+    int crypto_aead_xchacha20poly1305_ietf_encrypt(
+        uint8_t* c, unsigned long long* c_n, const uint8_t* m, unsigned long long m_n,
+        const uint8_t* ad, unsigned long long ad_n, const uint8_t* nsec, const uint8_t* npub, const uint8_t* k)
+    int crypto_aead_xchacha20poly1305_ietf_decrypt(
+        uint8_t* m, unsigned long long* m_n, uint8_t* nsec, const uint8_t* c, unsigned long long c_n,
+        const uint8_t* ad, unsigned long long ad_n, const uint8_t* npub, const uint8_t* k)
     int crypto_aead_chacha20poly1305_ietf_encrypt(
         uint8_t* c, unsigned long long* c_n, const uint8_t* m, unsigned long long m_n,
         const uint8_t* ad, unsigned long long ad_n, const uint8_t* nsec, const uint8_t* npub, const uint8_t* k)

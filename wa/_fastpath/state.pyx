@@ -9,7 +9,7 @@ from wa._fastpath.conntable cimport (
     conn_at, conntable_destroy, conntable_init, directory_destroy, directory_find, directory_init,
 )
 from wa._fastpath.core cimport (
-    CONN_FREE, Conn, Core, Device, Entry, KINDS_N, NONE_INDEX, READ_CHUNK_BYTES, RECORD_BYTES_MAX,
+    CONN_FREE, Conn, Core, Device, Entry, HELD_MAX, KINDS_N, NONE_INDEX, READ_CHUNK_BYTES, RECORD_BYTES_MAX,
 )
 from wa._fastpath.custody cimport custody_destroy, custody_init
 from wa._fastpath.lifecycle cimport conn_end
@@ -51,6 +51,7 @@ BOUNDS = {
     "accepts_per_turn": "ACCEPTS_PER_TURN_MAX",
     "request_bytes": "REQUEST_BODY_BYTES_MAX",
     "body_bytes": "ENVELOPE_BODY_BYTES_MAX",
+    "ticket_lifetime_s": "TICKET_LIFETIME_S",
     "connections": "CONNECTIONS_PER_WORKER_MAX",
     "call_wake_again_ms": "CALL_WAKE_AGAIN_MS",
 }
@@ -140,6 +141,17 @@ cdef int core_identity(Core* w, bytes static_private, bytes certificate) except 
     return 0
 
 
+cdef int core_tickets(Core* w, bytes ticket_key) except -1:
+    if ticket_key is None:
+        return 0
+    if len(ticket_key) != 32:
+        raise LocalError("a ticket key is 32 bytes")
+    memcpy(w.ticket_key, <const char*>ticket_key, 32)
+    w.has_tickets = 1
+    w.poller.random(w.poller, <uint8_t*>&w.ticket_epoch, sizeof(w.ticket_epoch))
+    return 0
+
+
 cdef int core_bounds(Core* w, dict overrides) except -1:
     """Raises LocalError for a name that is no bound, or a value that cannot be."""
     values = {field: getattr(limits, name) for field, name in BOUNDS.items()}
@@ -150,6 +162,8 @@ cdef int core_bounds(Core* w, dict overrides) except -1:
         values[field] = value
     if not 0 < values["window"] <= limits.DELIVERY_WINDOW_MAX:
         raise LocalError(f"delivery_window_max is 1..{limits.DELIVERY_WINDOW_MAX}")
+    if not 0 < values["mailbox"] <= HELD_MAX:
+        raise LocalError(f"mailbox_envelopes_max is 1..{HELD_MAX}")
     values["retention_s"] = [RETENTION_S[Kind(k)] for k in range(KINDS_N)]
     w.bounds = values
     return 0
@@ -163,7 +177,7 @@ cdef void core_clock(Core* w) noexcept nogil:
 cdef void count_one(void* context, uint64_t recipient, uint8_t priority, uint64_t seq) noexcept nogil:
     cdef Core* w = <Core*>context
     cdef Device* d = directory_find(&w.directory, recipient)
-    if d != NULL:
+    if d != NULL and d.held < HELD_MAX:
         d.held += 1
     if seq > w.mail_seq:
         w.mail_seq = seq

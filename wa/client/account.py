@@ -4,11 +4,14 @@ The hook is called with the name of each persistence step just before or after i
 process there, so the names are part of this class's contract (`STEPS`).
 """
 
+import logging
 import os
 import sqlite3
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from wa import limits
 from wa.client.contacts import Contacts
 from wa.client.history import History
 from wa.client.lock import DirectoryLock
@@ -21,6 +24,10 @@ from wa.e2e.sessions import Sessions
 from wa.e2e.sqlite_store import SqliteStore, create_tables
 from wa.errors import LocalError
 from wa.ids import Address, Number, number_of
+from wa.noise.records import Ticket
+from wa.wire import frames
+
+log = logging.getLogger("wa.client")
 
 Hook = Callable[[str], None]
 
@@ -53,11 +60,14 @@ _SERVER = "server"
 _ROOT_KEY = "root_key"
 _NOISE_KEY = "noise_private_key"
 _CERTIFICATE = "certificate"
+_TICKET = "ticket"
 _VAULT = "vault_header"
 _FILE = "file_identity"
 _SIGNED_ID = "uploaded_signed_prekey"
 _MADE_ID = "made_signed_prekey"
 _NOISE_LABEL = b"settings/noise_private_key"
+_TICKET_LABEL = b"settings/ticket"
+_TICKET_HEAD = struct.Struct(">Q32s")  # expires (Unix ms), psk; the ticket follows
 
 
 class Account:
@@ -142,6 +152,7 @@ class Account:
         with self.store.transaction():
             if known is not None:
                 self.forget_sessions()
+                self.store.put(_TICKET, None)
             self.store.put(_FILE, current)
 
     # --- what it is ---
@@ -192,6 +203,35 @@ class Account:
         assert stored is not None, "made by `prepare_registration`"
         return stored if self._vault is None else self._vault.unwrap(stored, _NOISE_LABEL)
 
+    def keep_ticket(self, lifetime_s: int, secret: bytes) -> None:
+        """The one to come back with.  secret: psk and ticket, as the server sent them."""
+        lifetime_s = min(lifetime_s, limits.TICKET_LIFETIME_S)
+        expires_ms = self.store.clock_ms() + lifetime_s * 1_000
+        psk, sealed = secret[: frames.PSK_BYTES], secret[frames.PSK_BYTES :]
+        value = _TICKET_HEAD.pack(expires_ms, psk) + sealed
+        try:
+            with self.store.transaction(durable=False):
+                self.store.put(_TICKET, value if self._vault is None else self._vault.wrap(value, _TICKET_LABEL))
+        except sqlite3.OperationalError as error:
+            log.warning("the resumption ticket was not kept: %s", error)  # the next login costs more, that is all
+
+    def take_ticket(self) -> Ticket | None:
+        """Deletes the ticket and returns it, unless its time is over."""
+        stored = self.store.get(_TICKET)
+        if stored is None:
+            return None
+        try:
+            with self.store.transaction():
+                self.store.put(_TICKET, None)
+        except sqlite3.OperationalError as error:
+            log.warning("the resumption ticket could not be deleted, so it is not used: %s", error)
+            return None
+        value = stored if self._vault is None else self._vault.unwrap(stored, _TICKET_LABEL)
+        expires_ms, psk = _TICKET_HEAD.unpack_from(value)
+        if self.store.clock_ms() >= expires_ms:
+            return None
+        return Ticket(value[_TICKET_HEAD.size :], psk)
+
     # --- registration ---
 
     def prepare_registration(self, server: str, root_key: bytes) -> None:
@@ -202,6 +242,7 @@ class Account:
                 self.store.put(_NOISE_KEY, key if self._vault is None else self._vault.wrap(key, _NOISE_LABEL))
             if self.server != server or self.root_key != root_key:
                 self.store.put(_CERTIFICATE, None)
+            self.store.put(_TICKET, None)
             self.store.put(_SERVER, server)
             self.store.put(_ROOT_KEY, root_key)
         self.hook("register:keys-kept")

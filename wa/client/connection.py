@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from wa import limits
 from wa.client.outbox_table import Entry
 from wa.client.timing import Timing
 from wa.errors import EXPLANATION, Code, LocalError, RemoteError
-from wa.noise.records import Intent, Login, Refused
+from wa.noise.records import Intent, Login, Refused, Ticket
 from wa.noise.session import ClientSession, HandshakeDone, RecordPlain
 from wa.wire import frames, methods
 from wa.wire.frames import Frame
@@ -48,7 +48,10 @@ class ConnectionLost(ConnectionError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Whom to connect to and as whom.  `certificate` is the last one seen; with it the handshake is IK."""
+    """Whom to connect to and as whom.  `certificate` is the last one seen; with it the handshake is IK.
+
+    take_ticket: called once the server is reached; what it returns is used up, whatever comes of it.
+    """
 
     host: str
     port: int
@@ -57,6 +60,7 @@ class Endpoint:
     intent: Intent
     address: int
     certificate: bytes | None = None
+    take_ticket: Callable[[], Ticket | None] = lambda: None
 
 
 def parse_server(text: str) -> tuple[str, int]:
@@ -103,6 +107,7 @@ class Connection:
         self._pings: dict[int, asyncio.Future[None]] = {}
         self.certificate = b""
         self.used_fallback = False
+        self.resumed = False
 
     @classmethod
     async def open(cls, endpoint: Endpoint, timing: Timing) -> "Connection":
@@ -121,6 +126,7 @@ class Connection:
             root_public=endpoint.root_key,
             now_s=int(time.time()),
             certificate=endpoint.certificate,
+            ticket=endpoint.take_ticket(),
         )
         connection = cls(session, reader, writer, timing)
         try:
@@ -142,6 +148,7 @@ class Connection:
                 if isinstance(event, HandshakeDone):
                     self.certificate = event.certificate
                     self.used_fallback = event.used_fallback
+                    self.resumed = event.resumed
                 elif isinstance(event, Refused):
                     raise _refused(event)
                 elif isinstance(event, RecordPlain):

@@ -96,6 +96,14 @@ class Link:
 
     async def run(self) -> None:
         """Connects and serves until the connection ends.  Raises ConnectionLost or RemoteError, always."""
+        try:
+            await self._run()
+        except ConnectionLost as lost:
+            if lost.code is not Code.TICKET_VOID:
+                raise
+        await self._run()  # the ticket was deleted before it was used, so this is a full handshake
+
+    async def _run(self) -> None:
         connection = await Connection.open(self._endpoint(), self._timing)
         self._connection = connection
         try:
@@ -122,6 +130,7 @@ class Link:
             intent=Intent.LOG_IN,
             address=account.address,
             certificate=account.certificate,
+            take_ticket=account.take_ticket,
         )
 
     async def _serve(self, connection: Connection, ready: frames.Ready) -> None:
@@ -192,6 +201,8 @@ class Link:
                 self._notice(notice, body)
             case frames.Error(code, text):
                 log.warning("the server reports error %d: %s", code, ascii(text[:200].decode(errors="replace")))
+            case frames.Ticket(lifetime_s, secret):
+                self._account.keep_ticket(lifetime_s, secret)
             case frames.Extension():
                 pass
             case _:

@@ -56,8 +56,9 @@ class StartHandshake(Protocol):
         *,
         initiator: bool,
         prologue: bytes,
-        static_private: bytes,
+        static_private: bytes | None = None,
         remote_static: bytes | None = None,
+        psk: bytes | None = None,
     ) -> HandshakeLike: ...
 
 

@@ -36,6 +36,11 @@ class SymmetricState:
         self.ck, self.k = primitives.hkdf2(self.ck, material)
         self.n = 0
 
+    def mix_key_and_hash(self, psk: bytes) -> None:
+        self.ck, mixed, self.k = primitives.hkdf3(self.ck, psk)
+        self.mix_hash(mixed)
+        self.n = 0
+
     def encrypt_and_hash(self, plain: bytes) -> bytes:
         data = plain
         if self.k is not None:
@@ -62,8 +67,9 @@ def _check_key(key: bytes, what: str) -> None:
 class Handshake:
     """One side of a Noise handshake.  A peer's fault is RemoteError(HANDSHAKE_FAILED), a misuse LocalError.
 
-    pattern: XX or IK.  static_private: 32 bytes.  prologue: the hello.
+    pattern: XX, IK or NNpsk0.  prologue: the hello.  static_private: 32 bytes, for XX and IK.
     remote_static: the responder's key, for the initiator of IK and for nobody else.
+    psk: 32 bytes, for both sides of NNpsk0, which has no static keys.
     """
 
     def __init__(
@@ -73,29 +79,36 @@ class Handshake:
         *,
         initiator: bool,
         prologue: bytes,
-        static_private: bytes,
+        static_private: bytes | None = None,
         remote_static: bytes | None = None,
+        psk: bytes | None = None,
     ) -> None:
-        if pattern not in (Pattern.XX, Pattern.IK):
-            raise LocalError("a handshake starts as XX or IK; use fallback() for XXfallback")
+        if pattern not in (Pattern.XX, Pattern.IK, Pattern.NNPSK0):
+            raise LocalError("a handshake starts as XX, IK or NNpsk0; use fallback() for XXfallback")
         if suite not in (Suite.CHACHA, Suite.AESGCM):
             raise LocalError(f"suite {suite} is not known")
         if (remote_static is not None) != (pattern == Pattern.IK and initiator):
             raise LocalError("remote_static is for the initiator of IK, and it needs one")
-        _check_key(static_private, "static_private")
+        has_psk = pattern == Pattern.NNPSK0
+        if (psk is not None) != has_psk or (static_private is None) != has_psk:
+            raise LocalError(
+                "NNpsk0 needs a psk and no static key, the other patterns need static_private and no psk"
+            )
+        for key, what in ((static_private, "static_private"), (remote_static, "remote_static"), (psk, "psk")):
+            if key is not None:
+                _check_key(key, what)
         self._pattern = Pattern(pattern)
         self._suite = Suite(suite)
         self._initiator = initiator
-        self._s = static_private
-        self._s_public = primitives.public_key(static_private)
+        self._s = static_private or b""
+        self._s_public = primitives.public_key(self._s) if self._s else b""
+        self._psk = psk or b""
         self._e = self._e_public = b""
         self._rs = remote_static
         self._re: bytes | None = None
         self._step = 0
         self._ended = False
         self._symmetric = SymmetricState(self._pattern, self._suite, prologue)
-        if remote_static is not None:
-            _check_key(remote_static, "remote_static")
         if pattern == Pattern.IK:
             self._symmetric.mix_hash(remote_static or self._s_public)
 
@@ -166,7 +179,7 @@ class Handshake:
             raise LocalError("the handshake is not done, or was split before")
         first, second = primitives.hkdf2(self._symmetric.ck, b"")
         send_key, recv_key = (first, second) if self._initiator else (second, first)
-        self._s = self._e = self._symmetric.ck = b""
+        self._s = self._e = self._psk = self._symmetric.ck = b""
         self._symmetric.k = None
         self._ended = True
         return transport_of(self._suite, send_key, recv_key)
@@ -226,25 +239,37 @@ class Handshake:
     def _write_token(self, token: Token, ephemeral: bytes) -> bytes:
         if token is Token.E:
             self._e, self._e_public = ephemeral, primitives.public_key(ephemeral)
-            self._symmetric.mix_hash(self._e_public)
+            self._mix_ephemeral(self._e_public)
             return self._e_public
         if token is Token.S:
             return self._symmetric.encrypt_and_hash(self._s_public)
-        self._symmetric.mix_key(self._diffie_hellman(token))
+        self._mix_secret(token)
         return b""
 
     def _read_token(self, token: Token, rest: bytes) -> bytes:
         """What is left of the message; its length has been checked."""
         if token is Token.E:
             self._re = rest[:KEY_BYTES]
-            self._symmetric.mix_hash(self._re)
+            self._mix_ephemeral(self._re)
             return rest[KEY_BYTES:]
         if token is Token.S:
             n = KEY_BYTES + (TAG_BYTES if self._symmetric.k is not None else 0)
             self._rs = self._symmetric.decrypt_and_hash(rest[:n])
             return rest[n:]
-        self._symmetric.mix_key(self._diffie_hellman(token))
+        self._mix_secret(token)
         return rest
+
+    def _mix_ephemeral(self, public: bytes) -> None:
+        """Where a pattern has a psk, the ephemeral key is mixed into the key too (section 9.2)."""
+        self._symmetric.mix_hash(public)
+        if self._pattern is Pattern.NNPSK0:
+            self._symmetric.mix_key(public)
+
+    def _mix_secret(self, token: Token) -> None:
+        if token is Token.PSK:
+            self._symmetric.mix_key_and_hash(self._psk)
+        else:
+            self._symmetric.mix_key(self._diffie_hellman(token))
 
     def _diffie_hellman(self, token: Token) -> bytes:
         with_own_static = token is Token.SS or (token is Token.ES) != self._initiator
@@ -257,7 +282,7 @@ class Handshake:
         return primitives.diffie_hellman(private, public)
 
     def _wipe(self) -> None:
-        self._s = self._e = b""
+        self._s = self._e = self._psk = b""
         self._rs = self._re = None
         self._symmetric.h = bytes(32)
         self._symmetric.ck = b""

@@ -20,7 +20,8 @@ class Pattern(IntEnum):
 
     XX = 1
     IK = 2
-    XXFALLBACK = 3
+    NNPSK0 = 3
+    XXFALLBACK = 4
 
 
 class Token(Enum):
@@ -32,11 +33,13 @@ class Token(Enum):
     ES = "es"
     SE = "se"
     SS = "ss"
+    PSK = "psk"
 
 
 _ROWS: Final = {
     Pattern.XX: "e / e ee s es / s se",
     Pattern.IK: "e es s ss / e ee se",
+    Pattern.NNPSK0: "psk e / e ee",
     Pattern.XXFALLBACK: "e ee s se / s es",
 }
 MESSAGES: Final[dict[Pattern, tuple[tuple[Token, ...], ...]]] = {
@@ -44,7 +47,12 @@ MESSAGES: Final[dict[Pattern, tuple[tuple[Token, ...], ...]]] = {
     for pattern, row in _ROWS.items()
 }
 
-_PATTERN_NAME: Final = {Pattern.XX: "XX", Pattern.IK: "IK", Pattern.XXFALLBACK: "XXfallback"}
+_PATTERN_NAME: Final = {
+    Pattern.XX: "XX",
+    Pattern.IK: "IK",
+    Pattern.NNPSK0: "NNpsk0",
+    Pattern.XXFALLBACK: "XXfallback",
+}
 _CIPHER_NAME: Final = {Suite.CHACHA: "ChaChaPoly", Suite.AESGCM: "AESGCM"}
 
 

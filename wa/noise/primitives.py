@@ -46,6 +46,14 @@ def sha256(*parts: bytes) -> bytes:
     return hashlib.sha256(b"".join(parts)).digest()
 
 
+def hkdf3(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes, bytes]:
+    """HKDF of section 4.3 with three outputs of 32 bytes."""
+    temp = hmac.digest(chaining_key, material, "sha256")
+    first = hmac.digest(temp, b"\x01", "sha256")
+    second = hmac.digest(temp, first + b"\x02", "sha256")
+    return first, second, hmac.digest(temp, second + b"\x03", "sha256")
+
+
 def hkdf2(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes]:
     """HKDF of section 4.3 with two outputs of 32 bytes."""
     temp = hmac.digest(chaining_key, material, "sha256")

@@ -1,10 +1,10 @@
-"""The byte forms of docs/protocol.md section 1: hello, records, login, refusal.  No keys, no state machine.
+"""The byte forms of docs/protocol.md section 1: hello, records, login, ticket, refusal.  No keys, no state machine.
 
 Every function that reads raises RemoteError for bytes that break the protocol and LocalError never.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -17,11 +17,14 @@ _HELLO: Final = struct.Struct(">4sBBBB")
 _LENGTH: Final = struct.Struct(">I")
 _LOGIN: Final = struct.Struct(">BQ")
 _REFUSAL: Final = struct.Struct(">HI")
+_TICKET_LENGTH: Final = struct.Struct(">H")
 assert _HELLO.size == limits.HELLO_BYTES
 assert _LENGTH.size == limits.RECORD_PREFIX_BYTES
 
 HANDSHAKE_BOUNDS: Final = (1, limits.HANDSHAKE_RECORD_BYTES_MAX)
 TRANSPORT_BOUNDS: Final = (limits.NOISE_TAG_BYTES + 1, limits.NOISE_MESSAGE_BYTES_MAX)
+TICKET_MESSAGE_BYTES: Final = 32 + _LOGIN.size + limits.NOISE_TAG_BYTES
+OFFERED: Final = (Pattern.XX, Pattern.IK, Pattern.NNPSK0)
 REFUSAL_TEXT_BYTES_MAX: Final = limits.HANDSHAKE_RECORD_BYTES_MAX - 1 - _REFUSAL.size
 
 
@@ -31,6 +34,8 @@ class Kind(IntEnum):
     MESSAGE = 1
     FALLBACK = 2
     REFUSAL = 3
+    TICKET = 4
+    TICKET_REFUSED = 5
 
 
 class Intent(IntEnum):
@@ -46,6 +51,14 @@ class Login:
 
     intent: Intent
     address: int
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What a server gave this device to come back with, once: its sealed form and the secret inside."""
+
+    sealed: bytes
+    psk: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ def parse_hello(data: bytes) -> tuple[Suite, Pattern]:
         raise RemoteError(Code.VERSION_UNSUPPORTED, f"protocol version {version}")
     if suite not in (Suite.CHACHA, Suite.AESGCM):
         raise RemoteError(Code.SUITE_UNSUPPORTED, f"suite {suite}")
-    if pattern not in (Pattern.XX, Pattern.IK):
+    if pattern not in OFFERED:
         raise RemoteError(Code.PATTERN_UNSUPPORTED, f"pattern {pattern}")
     if reserved != 0:
         raise RemoteError(Code.PROTOCOL_ERROR, "the reserved byte of the hello is not zero")
@@ -153,6 +166,24 @@ def parse_login(payload: bytes) -> Login:
     if intent not in (Intent.LOG_IN, Intent.REGISTER):
         raise RemoteError(Code.PROTOCOL_ERROR, f"login intent {intent}")
     return Login(Intent(intent), address)
+
+
+def ticket_content(sealed: bytes, message: bytes) -> bytes:
+    """The content of a ticket record: the ticket and the first message of NNpsk0.  Raises LocalError."""
+    if not 1 <= len(sealed) <= limits.TICKET_BYTES_MAX:
+        raise LocalError(f"a ticket is 1 to {limits.TICKET_BYTES_MAX} bytes, not {len(sealed)}")
+    return _TICKET_LENGTH.pack(len(sealed)) + sealed + message
+
+
+def parse_ticket(content: bytes) -> tuple[bytes, bytes]:
+    """(ticket, message)"""
+    if len(content) < _TICKET_LENGTH.size:
+        raise RemoteError(Code.PROTOCOL_ERROR, "a ticket record is cut short")
+    (n,) = _TICKET_LENGTH.unpack_from(content)
+    at = _TICKET_LENGTH.size + n
+    if not 1 <= n <= limits.TICKET_BYTES_MAX or len(content) != at + TICKET_MESSAGE_BYTES:
+        raise RemoteError(Code.PROTOCOL_ERROR, f"a ticket record of {len(content)} bytes with {n} of ticket")
+    return content[_TICKET_LENGTH.size : at], content[at:]
 
 
 def refusal(code: int, retry_after_ms: int, text: str) -> bytes:

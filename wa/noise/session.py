@@ -22,7 +22,7 @@ from wa.noise import records
 from wa.noise.backend import DEFAULT, Backend, HandshakeLike, TransportLike
 from wa.noise.patterns import Pattern, Suite
 from wa.noise.primitives import preferred_suite
-from wa.noise.records import Kind, Login, Refused
+from wa.noise.records import Intent, Kind, Login, Refused, Ticket
 
 
 class State(Enum):
@@ -31,8 +31,10 @@ class State(Enum):
     HELLO = "hello"
     XX_FIRST = "first message of XX"
     IK_FIRST = "first message of IK"
+    TICKET_FIRST = "ticket"
     XX_REPLY = "reply of XX"
     IK_REPLY = "reply of IK"
+    TICKET_REPLY = "reply to a ticket"
     LAST = "last message"
     RECORD = "transport record"
     ENDED = "nothing"
@@ -45,28 +47,49 @@ CLIENT_TABLE: Final[Mapping[tuple[State, int], str]] = {
     (State.IK_REPLY, Kind.MESSAGE): "_on_ik_reply",
     (State.IK_REPLY, Kind.FALLBACK): "_on_fallback",
     (State.IK_REPLY, Kind.REFUSAL): "_on_refusal",
+    (State.TICKET_REPLY, Kind.MESSAGE): "_on_resumed",
+    (State.TICKET_REPLY, Kind.TICKET_REFUSED): "_on_ticket_refused",
+    (State.TICKET_REPLY, Kind.REFUSAL): "_on_refusal",
 }
 SERVER_TABLE: Final[Mapping[tuple[State, int], str]] = {
     (State.XX_FIRST, Kind.MESSAGE): "_on_xx_first",
     (State.IK_FIRST, Kind.MESSAGE): "_on_ik_first",
+    (State.TICKET_FIRST, Kind.TICKET): "_on_ticket",
     (State.LAST, Kind.MESSAGE): "_on_last",
+}
+_CLIENT_AWAITS: Final = {
+    Pattern.XX: State.XX_REPLY,
+    Pattern.IK: State.IK_REPLY,
+    Pattern.NNPSK0: State.TICKET_REPLY,
+}
+_SERVER_AWAITS: Final = {
+    Pattern.XX: State.XX_FIRST,
+    Pattern.IK: State.IK_FIRST,
+    Pattern.NNPSK0: State.TICKET_FIRST,
 }
 
 
 @dataclass(frozen=True)
 class HandshakeDone:
-    """Client: the server holds the key that the root certified.  Store the certificate for the next IK."""
+    """Client: the server holds the key that the root certified.  Store the certificate for the next IK.
+
+    resumed: it has shown instead that it can open the ticket that the holder of that key once gave.
+    """
 
     server_static: bytes
     certificate: bytes
     used_fallback: bool
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
 class LoginReceived:
-    """Server: who the client is.  Without effect until the first RecordPlain: IK's may be a replay."""
+    """Server: who the client is.  Without effect until the first RecordPlain: it may be a replay.
 
-    client_static: bytes
+    client_static: None when a ticket says who it is.
+    """
+
+    client_static: bytes | None
     login: Login
     used_fallback: bool
 
@@ -191,11 +214,14 @@ class _Session:
     def _establish(self) -> bytes:
         """Splits; returns the peer's static key."""
         peer = self._hs.remote_static
-        assert peer is not None, "every pattern here sends or knows both static keys"
+        assert peer is not None, "XX, IK and XXfallback send or know both static keys"
+        self._split()
+        return peer
+
+    def _split(self) -> None:
         self._transport = self._hs.split()
         self._handshake = None
         self.state = State.RECORD
-        return peer
 
 
 class ClientSession(_Session):
@@ -203,6 +229,7 @@ class ClientSession(_Session):
 
     static_private: the device's Noise key.  root_public: the pinned Ed25519 key.  now_s: Unix seconds.
     certificate: the one of an earlier HandshakeDone; while it is valid the session offers IK, else XX.
+    ticket: used before IK, but no longer than the certificate is valid.  Whatever comes of it, it is used up.
     suite: preferred_suite() of this machine when not given.
     """
 
@@ -216,29 +243,45 @@ class ClientSession(_Session):
         root_public: bytes,
         now_s: int,
         certificate: bytes | None = None,
+        ticket: Ticket | None = None,
         suite: Suite | None = None,
         backend: Backend | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        server_static = _still_valid(certificate, root_public, now_s)
-        pattern = Pattern.XX if server_static is None else Pattern.IK
-        super().__init__(State.XX_REPLY if pattern is Pattern.XX else State.IK_REPLY, backend, random_bytes)
-        suite = suite or preferred_suite()
+        super().__init__(State.XX_REPLY, backend, random_bytes)
+        self._suite = suite or preferred_suite()
+        self._static_private = static_private
         self._login = records.login_payload(login)
         self._root_public = root_public
         self._now_s = now_s
         self._certificate = certificate
-        self._hello = records.hello(suite, pattern)
+        self._server_static = _still_valid(certificate, root_public, now_s)
+        if self._server_static is None:
+            self._begin(Pattern.XX)
+        elif ticket is None:
+            self._begin(Pattern.IK)
+        else:
+            self._begin(Pattern.NNPSK0, ticket)
+
+    def _begin(self, pattern: Pattern, ticket: Ticket | None = None) -> None:
+        """Hello and first message."""
+        self.state = _CLIENT_AWAITS[pattern]
+        self._hello = records.hello(self._suite, pattern)
         self._handshake = self._backend.start(
             pattern,
-            suite,
+            self._suite,
             initiator=True,
             prologue=self._hello,
-            static_private=static_private,
-            remote_static=server_static,
+            static_private=self._static_private if ticket is None else None,
+            remote_static=self._server_static if pattern is Pattern.IK else None,
+            psk=None if ticket is None else ticket.psk,
         )
         self._out += self._hello
-        self._write(Kind.MESSAGE, b"" if pattern is Pattern.XX else self._login)
+        if ticket is None:
+            self._write(Kind.MESSAGE, b"" if pattern is Pattern.XX else self._login)
+        else:
+            message = self._hs.write(self._login, ephemeral=self._random_bytes(32))
+            self._out += records.handshake_record(Kind.TICKET, records.ticket_content(ticket.sealed, message))
 
     def _on_certified_reply(self, message: bytes) -> None:
         certificate = self._hs.read(message)
@@ -253,6 +296,20 @@ class ClientSession(_Session):
             raise RemoteError(Code.PROTOCOL_ERROR, "the reply of IK carries a payload")
         assert self._certificate is not None
         self._events.append(HandshakeDone(self._establish(), self._certificate, False))
+
+    def _on_resumed(self, message: bytes) -> None:
+        if self._hs.read(message):
+            raise RemoteError(Code.PROTOCOL_ERROR, "the reply to a ticket carries a payload")
+        assert self._certificate is not None
+        assert self._server_static is not None
+        self._split()
+        self._events.append(HandshakeDone(self._server_static, self._certificate, False, resumed=True))
+
+    def _on_ticket_refused(self, content: bytes) -> None:
+        """Nobody has authenticated this; what follows is the stronger handshake, so nothing is lost by it."""
+        if content:
+            raise RemoteError(Code.PROTOCOL_ERROR, "a refused ticket says nothing more")
+        self._begin(Pattern.IK)
 
     def _on_fallback(self, message: bytes) -> None:
         self._hs.fallback(self._hello)
@@ -275,10 +332,15 @@ def _still_valid(certificate: bytes | None, root_public: bytes, now_s: int) -> b
     return found.static_public if found.not_before <= now_s < found.not_after else None
 
 
+OpenTicket = Callable[[bytes], tuple[bytes, int] | None]
+"""(psk, address) of a ticket that is still good, or None."""
+
+
 class ServerSession(_Session):
     """The server's side of one connection, for tests, tools and as an explanation of the compiled one.
 
     certificate: of static_private's public key.  suites: those that a hello may name, by default all here.
+    open_ticket: without it every ticket is refused.
     A fault before the transport leaves a refusal to be sent.
     """
 
@@ -290,6 +352,7 @@ class ServerSession(_Session):
         static_private: bytes,
         certificate: bytes,
         suites: tuple[Suite, ...] | None = None,
+        open_ticket: OpenTicket | None = None,
         backend: Backend | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -297,6 +360,8 @@ class ServerSession(_Session):
         self._static_private = static_private
         self._certificate = certificate
         self._suites = suites or self._backend.suites
+        self._open_ticket = open_ticket
+        self._ticket_refused = False
         self._hello = b""
 
     def refuse(self, code: Code, *, retry_after_ms: int = 0, text: str = "") -> None:
@@ -315,11 +380,14 @@ class ServerSession(_Session):
         suite, pattern = records.parse_hello(data)
         if suite not in self._suites:
             raise RemoteError(Code.SUITE_UNSUPPORTED, f"suite {suite}")
-        self._hello = data
-        self._handshake = self._backend.start(
-            pattern, suite, initiator=False, prologue=data, static_private=self._static_private
-        )
-        self.state = State.XX_FIRST if pattern is Pattern.XX else State.IK_FIRST
+        if pattern is Pattern.NNPSK0 and self._ticket_refused:
+            raise RemoteError(Code.PATTERN_UNSUPPORTED, "a second ticket on one connection")
+        self._hello, self._suite = data, suite
+        if pattern is not Pattern.NNPSK0:
+            self._handshake = self._backend.start(
+                pattern, suite, initiator=False, prologue=data, static_private=self._static_private
+            )
+        self.state = _SERVER_AWAITS[pattern]
         return True
 
     def _fail(self, fault: RemoteError) -> None:
@@ -347,6 +415,35 @@ class ServerSession(_Session):
         login = records.parse_login(payload)
         self._write(Kind.MESSAGE, b"")
         self._events.append(LoginReceived(self._establish(), login, False))
+
+    def _on_ticket(self, content: bytes) -> None:
+        sealed, message = records.parse_ticket(content)
+        login = self._ticket_login(sealed, message)
+        if login is None:
+            self._ticket_refused = True
+            self._handshake = None
+            self._out += records.handshake_record(Kind.TICKET_REFUSED, b"")
+            self.state = State.HELLO
+            return
+        self._write(Kind.MESSAGE, b"")
+        self._split()
+        self._events.append(LoginReceived(None, login, False))
+
+    def _ticket_login(self, sealed: bytes, message: bytes) -> Login | None:
+        """None unless the ticket is good and the message comes from its holder, for its device."""
+        found = None if self._open_ticket is None else self._open_ticket(sealed)
+        if found is None:
+            return None
+        psk, address = found
+        self._handshake = self._backend.start(
+            Pattern.NNPSK0, self._suite, initiator=False, prologue=self._hello, psk=psk
+        )
+        try:
+            payload = self._hs.read(message)
+        except RemoteError:
+            return None
+        login = Login(Intent.LOG_IN, address)
+        return login if payload == records.login_payload(login) else None
 
     def _on_last(self, message: bytes) -> None:
         login = records.parse_login(self._hs.read(message))

@@ -7,6 +7,7 @@ as it lives, and every worker inherits what it needs of them.
 import errno
 import fcntl
 import os
+import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None
     _wait_for_lock(data_dir / "lock", log)
     layout = open_layout(data_dir, config.workers, _progress(log))
     server_keys = keys.load(layout.keys, int(time.time()), log)
+    ticket_key = secrets.token_bytes(32)  # never on disk: what it sealed cannot be opened once the server stops
     listeners = _listen(config)
     endpoint = Endpoint(config.listen.host, listeners[0].getsockname()[1])
     serving = Serving(endpoint, server_keys.root_public, data_dir, config.workers)
@@ -59,7 +61,7 @@ def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None
         for other in range(config.workers):
             if other != worker:
                 listeners[other].close()
-        plan = _plan(worker, config, layout, server_keys)
+        plan = _plan(worker, config, layout, server_keys, ticket_key)
         run_worker(plan, listeners[worker], channel, log.named(f"worker-{worker}"))
 
     def start_push_gateway(channel: socket.socket) -> None:
@@ -92,12 +94,15 @@ def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None
         layout.close()
 
 
-def _plan(worker: int, config: Config, layout: Layout, server_keys: keys.ServerKeys) -> Plan:
+def _plan(
+    worker: int, config: Config, layout: Layout, server_keys: keys.ServerKeys, ticket_key: bytes
+) -> Plan:
     cores = usable_cores()
     return Plan(
         worker=worker,
         config=config,
         keys=server_keys,
+        ticket_key=ticket_key,
         registry_path=layout.registry(worker),
         mailbox_path=layout.mail(worker),
         run_dir=layout.run,

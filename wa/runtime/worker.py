@@ -42,12 +42,14 @@ Report = Callable[[dict[str, int]], None]
 class Plan:
     """What a worker is made of.
 
-    config: resolved.  Paths are this worker's own.  core: where its loop stays, None for anywhere.
+    config: resolved.  ticket_key: of the supervisor, so that tickets outlive a worker, and die with the server.
+    Paths are this worker's own.  core: where its loop stays, None for anywhere.
     """
 
     worker: int
     config: Config
     keys: ServerKeys
+    ticket_key: bytes
     registry_path: Path
     mailbox_path: Path
     run_dir: Path
@@ -87,6 +89,7 @@ class Worker:
             static_private=keys.static_private,
             certificate=keys.certificate,
             run_dir=str(plan.run_dir),
+            ticket_key=plan.ticket_key,
             overrides={"linger_ms": config.linger_ms},
             trace=self._ring() if config.trace else None,
         )

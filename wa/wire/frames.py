@@ -7,7 +7,7 @@ What a number or an id means, and who may send which frame when, is not decided 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from wa import limits
 from wa.errors import Code, LocalError, RemoteError
 
 U64_MAX = 2**64 - 1
+PSK_BYTES = 32  # at the start of a ticket's secret
 
 
 class Level(IntEnum):
@@ -59,6 +60,12 @@ class Ready:
 class Error:
     code: int
     text: bytes  # UTF-8 by the protocol, but nobody has checked that
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    lifetime_s: int
+    secret: bytes = field(repr=False)  # psk 32, then what the server wants to see again
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +171,7 @@ Frame = (
     | Close
     | Ready
     | Error
+    | Ticket
     | Request
     | Response
     | Notice
@@ -185,7 +193,9 @@ class _Form(Enum):
     VARINT = 1
     U8 = 2
     U64 = 3
-    TEXT = limits.ERROR_TEXT_BYTES_MAX  # byte strings: the value is the greatest length
+    # byte strings: the value is the greatest length
+    SECRET = PSK_BYTES + limits.TICKET_BYTES_MAX
+    TEXT = limits.ERROR_TEXT_BYTES_MAX
     MAP = limits.REQUEST_BODY_BYTES_MAX
     BODY = limits.ENVELOPE_BODY_BYTES_MAX
 
@@ -210,6 +220,7 @@ _LAYOUTS: dict[int, _Layout] = {
     0x04: _layout(Close, code=_Form.VARINT, retry_after_ms=_Form.VARINT),
     0x05: _layout(Ready, server_version=_Form.VARINT, queued=_Form.VARINT, server_time_ms=_Form.U64),
     0x06: _layout(Error, code=_Form.VARINT, text=_Form.TEXT),
+    0x07: _layout(Ticket, lifetime_s=_Form.VARINT, secret=_Form.SECRET),
     0x10: _layout(Request, request_id=_Form.VARINT, method=_Form.VARINT, body=_Form.MAP),
     0x11: _layout(Response, request_id=_Form.VARINT, status=_Form.VARINT, body=_Form.MAP),
     0x12: _layout(Notice, notice=_Form.VARINT, body=_Form.MAP),
@@ -289,6 +300,8 @@ def _fault(frame: Frame) -> str:
                 return f"there is no receipt level 0x{level:02x}"
             if code > (0xFFFF if level == Level.REFUSED else 0):
                 return f"code {code} at receipt level 0x{level:02x}"
+        case Ticket(secret=secret) if len(secret) <= PSK_BYTES:
+            return f"a ticket of {len(secret)} bytes, secret included"
         case _:
             pass
     return ""
