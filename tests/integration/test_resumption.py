@@ -262,7 +262,9 @@ def test_flipped_bits(rig: Rig) -> None:
     assert resume(rig, A, found).resumed
 
 
-@pytest.mark.parametrize("what", ["expired", "future", "another device", "another serial", "another epoch", "another key"])
+@pytest.mark.parametrize(
+    "what", ["expired", "future", "another device", "another serial", "another epoch", "another key"]
+)
 def test_well_sealed_but_wrong(rig: Rig, what: str) -> None:
     """What the server would never seal, sealed with its key."""
     found = ticket_of(rig.phone(A))
