@@ -205,11 +205,13 @@ def resume(server, phone, number) -> Phone:
     found: list[Phone] = []
 
     def came() -> bool:
-        """False while the owner, restarted a moment ago, is not reached by the other workers yet."""
+        """False while the owner, killed a moment ago, is not there again or not reached by the others yet."""
         try:
             found.append(Phone(server, phone.address, key(number), known=phone.certificate, ticket=phone.tickets[-1]))
+        except ConnectionResetError:
+            return False
         except Closed as end:
-            if end.args[0] != Code.BUSY:
+            if end.args[0] not in (Code.BUSY, None):
                 raise
         return bool(found)
 
