@@ -18,20 +18,30 @@ cdef enum:
                                   # priority or seq with the same (recipient, sender, id) is the same envelope
     OP_RECEIPT_PUT = 3            # owner = recipient field; peer = sender field; id, level = kind, code
     OP_RECEIPT_DELETE = 4         # only if the stored level is not above `kind`
-    OP_SWEEP = 5                  # expire up to `body_n` envelopes with expires_s <= accepted_s ("now"); has no body
-    OP_EXPIRED = 6                # written by the store into batch.expired: one per expired envelope
-    OP_PURGE = 7                  # everything of mailbox `recipient` (a removed device), reported as OP_EXPIRED
+    OP_SWEEP = 5                  # expire up to `body_n` envelopes and receipts with expires_s <= accepted_s ("now");
+                                  # has no body.  Receipts go without a word
+    OP_EXPIRED = 6                # written by the store into batch.expired: one per envelope that a SWEEP, PURGE or DROP
+                                  # took out, with the operation's code
+    OP_PURGE = 7                  # everything of mailbox `recipient` (a removed device): each envelope reported
+    OP_DROP = 8                   # one envelope, found as OP_DELETE finds it, taken out to make room: reported
+    OP_BODY = 9                   # a body that several envelopes share; number = id, body follows.  It is kept as long as
+                                  # an envelope needs it; one that nobody needs at the end of the batch is not kept
+    OP_PUT_SHARED = 10            # OP_PUT whose body is that of an OP_BODY; what follows is its number, 8 bytes native.
+                                  # RESULT_MISSING when there is no such body
+    # SWEEP, PURGE and DROP with a code: in the same transaction every envelope that is taken out leaves a receipt for its
+    # sender, F_REFUSED with this code, accepted_s and expires_s of the operation, as RECEIPT_PUT puts it, unless the
+    # sender is not known.  So nothing disappears in silence, whatever fails between the commit and the telling.
 
     RESULT_PENDING = 0
     RESULT_OK = 1                 # stored / deleted
     RESULT_DUPLICATE = 2          # PUT of an envelope that is there already (safe: say accepted); RECEIPT_PUT: a
                                   # receipt was there and has the higher level now; RECEIPT_DELETE: a higher one stays
-    RESULT_MISSING = 3            # DELETE of something that is not there (already gone)
+    RESULT_MISSING = 3            # DELETE or DROP of something that is not there (already gone)
     RESULT_FULL = 4               # disk or map full: not kept.  Deletes of the same batch may be OK all the same, so
                                   # that a full store can empty: look at each op.result
     RESULT_FAILED = 5             # any other storage error: nothing of the transaction was kept
 
-ctypedef struct StoreOp:          # 56 bytes; the next one starts after the body, rounded up to 8; only OP_PUT has one
+ctypedef struct StoreOp:          # 56 bytes; the next one starts after the body, rounded up to 8: PUT, PUT_SHARED, BODY
     uint8_t what
     uint8_t result
     uint8_t kind                  # envelope kind, or receipt level
@@ -73,6 +83,9 @@ ctypedef struct MailStore:
     # the arena has no room for even one.
     int (*read)(MailStore* s, uint64_t recipient, uint8_t priority, uint64_t after_seq,
                 MailRow* out, int out_max, uint8_t* arena, size_t arena_n) noexcept nogil
+    # Envelopes of one mailbox without their bodies (body_n 0), in the order in which they
+    # make room: expired by now_s first, then the lowest priority, then the oldest.  A count or -errno.
+    int (*read_victims)(MailStore* s, uint64_t recipient, uint32_t now_s, StoreOp* out, int out_max) noexcept nogil
     # Receipts waiting for `owner`, in (peer, id) order after the given one (0, 0 to start).
     int (*read_receipts)(MailStore* s, uint64_t owner, uint64_t after_peer, uint64_t after_id,
                          StoreOp* out, int out_max) noexcept nogil

@@ -10,6 +10,9 @@ class What(IntEnum):
     SWEEP = 5
     EXPIRED = 6
     PURGE = 7
+    DROP = 8
+    BODY = 9
+    PUT_SHARED = 10
 
 class Result(IntEnum):
     PENDING = 0
@@ -22,7 +25,8 @@ class Result(IntEnum):
 class Op(NamedTuple):
     """One operation, one stored envelope or one receipt; fields as in StoreOp (mailbox.pxd).
 
-    Receipts: owner = recipient, peer = sender, level = kind.  count_max: OP_SWEEP only.
+    Receipts: owner = recipient, peer = sender, level = kind.  count_max: OP_SWEEP only.  PUT_SHARED: the body is
+    `body_number(n)`.
     """
 
     what: What
@@ -61,11 +65,15 @@ class MailStoreBase:
     def read_receipts(
         self, owner: int, after_peer: int = 0, after_id: int = 0, count_max: int = 64
     ) -> list[Op]: ...
+    def read_victims(self, recipient: int, now_s: int, count_max: int = 64) -> list[Op]: ...
     def contains(self, recipient: int, sender: int, id: int) -> bool: ...
     def census(self) -> list[tuple[int, int, int]]: ...
     def receipt_census(self) -> list[tuple[int, int, int]]: ...
     def count_wakes(self) -> None: ...
     def wakes(self) -> int: ...
+
+def body_number(number: int) -> bytes:
+    """What a PUT_SHARED carries in place of a body: the id of its BODY."""
 
 def live_batches() -> int:
     """Batches made and not freed; counted in the debug build, always 0 in the other."""

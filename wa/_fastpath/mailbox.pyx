@@ -35,9 +35,13 @@ assert sizeof(StoreOp) == 56
 
 # --- batches ----------------------------------------------------------------------------------------
 
+cdef inline bint has_body(uint8_t what) noexcept nogil:
+    return what == OP_PUT or what == OP_PUT_SHARED or what == OP_BODY
+
+
 cdef inline uint64_t body_room(uint8_t what, uint32_t body_n) noexcept nogil:
     # OP_SWEEP uses body_n as a count.
-    return (<uint64_t>body_n + 7) & ~<uint64_t>7 if what == OP_PUT else 0
+    return (<uint64_t>body_n + 7) & ~<uint64_t>7 if has_body(what) else 0
 
 
 cdef StoreBatch* batch_new(uint32_t capacity) noexcept nogil:
@@ -129,6 +133,9 @@ class What(IntEnum):
     SWEEP = OP_SWEEP
     EXPIRED = OP_EXPIRED
     PURGE = OP_PURGE
+    DROP = OP_DROP
+    BODY = OP_BODY
+    PUT_SHARED = OP_PUT_SHARED
 
 
 class Result(IntEnum):
@@ -164,6 +171,10 @@ class Applied(NamedTuple):
     expired: list
 
 
+def body_number(uint64_t number) -> bytes:
+    return PyBytes_FromStringAndSize(<const char*>&number, sizeof(number))
+
+
 cdef int add_op(StoreBatch* b, object op) except -1:
     cdef bytes body = op.body
     cdef uint32_t body_n = op.count_max if op.what == OP_SWEEP else len(body)
@@ -173,7 +184,7 @@ cdef int add_op(StoreBatch* b, object op) except -1:
     to.recipient, to.sender, to.id, to.seq = op.recipient, op.sender, op.id, op.seq
     to.priority, to.kind, to.code = op.priority, op.kind, op.code
     to.accepted_s, to.expires_s = op.accepted_s, op.expires_s
-    if op.what == OP_PUT and body_n:
+    if has_body(op.what) and body_n:
         memcpy(to + 1, PyBytes_AS_STRING(body), body_n)
     return 0
 
@@ -277,6 +288,18 @@ cdef class MailStoreBase:
             if out == NULL:
                 raise MemoryError()
             n = check(self.vtable.read_receipts(&self.vtable, owner, after_peer, after_id, out, count_max))
+            return [op_of(&out[i], b"") for i in range(n)]
+        finally:
+            free(out)
+
+    def read_victims(self, uint64_t recipient, uint32_t now_s, int count_max=64) -> list:
+        """Envelopes as Op(PUT) without bodies, see MailStore.read_victims.  Raises OSError."""
+        cdef StoreOp* out = <StoreOp*>malloc(count_max * sizeof(StoreOp) + 1)
+        cdef int i, n
+        try:
+            if out == NULL:
+                raise MemoryError()
+            n = check(self.vtable.read_victims(&self.vtable, recipient, now_s, out, count_max))
             return [op_of(&out[i], b"") for i in range(n)]
         finally:
             free(out)

@@ -1,29 +1,5 @@
-from typing import Any
-
 from wa._fastpath.mailbox import MailStoreBase, Result
-
-class Table:
-    """A dict with its keys in order and a journal of what each change replaced."""
-
-    rows: dict[tuple[int, ...], tuple[Any, ...]]
-    order: list[tuple[int, ...]]
-    def set(self, key: tuple[int, ...], row: tuple[Any, ...] | None) -> None:
-        """Stores, or removes with None."""
-
-class MemoryMailDisk:
-    """What is on the disk: it outlives its store, as files outlive a process.  The rows: see memory_store.pyx."""
-
-    journal: list[tuple[Table, tuple[int, ...], tuple[Any, ...] | None]]
-    mail: Table
-    ident: Table
-    expiry: Table
-    receipts: Table
-    damaged: set[tuple[int, ...]]
-    def rollback(self, length: int = 0) -> None:
-        """Undoes the changes after the first `length` of the journal."""
-
-    def sync(self) -> None:
-        """Everything up to here survives a power loss."""
+from wa._fastpath.memory_disk import MemoryMailDisk as MemoryMailDisk
 
 class MemoryMailStore(MailStoreBase):
     """The reference mailbox store.

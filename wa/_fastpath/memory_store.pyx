@@ -12,63 +12,17 @@ from wa._fastpath.mailbox cimport *
 from wa._fastpath.poller cimport Poller
 
 import struct
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 
 from wa._fastpath.mailbox import Result
+from wa._fastpath.memory_disk import MemoryMailDisk, Row, prefixed
 from wa.errors import LocalError
 
+cdef enum:
+    LEVEL_REFUSED = 0x23
+
+PUTS = (OP_PUT, OP_PUT_SHARED, OP_BODY, OP_RECEIPT_PUT)
 RANK = {0x20: 0, 0x23: 1, 0x21: 2, 0x22: 3}   # a receipt only rises: accepted, refused, delivered, read
-
-
-class Table:
-    """A dict with its keys in order and a journal of what each change replaced."""
-
-    def __init__(self, journal):
-        self.rows = {}
-        self.order = []
-        self.journal = journal
-
-    def set(self, key, row):
-        """Stores, or removes with None."""
-        self.journal.append((self, key, self.rows.get(key)))
-        self._set(key, row)
-
-    def _set(self, key, row):
-        if row is None:
-            if self.rows.pop(key, None) is not None:
-                del self.order[bisect_left(self.order, key)]
-        else:
-            if key not in self.rows:
-                insort(self.order, key)
-            self.rows[key] = row
-
-
-class MemoryMailDisk:
-    """What is on the disk: it outlives its store, as files outlive a process.
-
-    mail: (recipient, 255 - priority, seq) -> (sender, id, kind, accepted_s, expires_s, body)
-    ident: (recipient, sender, id) -> (priority, seq)
-    expiry: (expires_s, recipient, 255 - priority, seq) -> (sender, id, kind)
-    receipts: (owner, peer, id) -> (level, code, accepted_s, expires_s)
-    damaged: keys of mail and receipts whose checksum would be wrong
-    """
-
-    def __init__(self):
-        self.journal = []         # everything since the last sync
-        self.mail = Table(self.journal)
-        self.ident = Table(self.journal)
-        self.expiry = Table(self.journal)
-        self.receipts = Table(self.journal)
-        self.damaged = set()
-
-    def rollback(self, length=0):
-        """Undoes the changes after the first `length` of the journal."""
-        for table, key, before in reversed(self.journal[length:]):
-            table._set(key, before)
-        del self.journal[length:]
-
-    def sync(self):
-        self.journal.clear()
 
 
 cdef class MemoryMailStore(MailStoreBase):
@@ -93,6 +47,7 @@ cdef class MemoryMailStore(MailStoreBase):
         self.vtable.submit = memory_submit
         self.vtable.collect = memory_collect
         self.vtable.read = memory_read
+        self.vtable.read_victims = memory_read_victims
         self.vtable.read_receipts = memory_read_receipts
         self.vtable.contains = memory_contains
         self.vtable.census = memory_census
@@ -162,10 +117,15 @@ cdef class MemoryMailStore(MailStoreBase):
         while b != NULL:
             op = batch_first(b)
             while op != NULL:
-                if refuse and not (self.fail_deletes and op.what != OP_PUT and op.what != OP_RECEIPT_PUT):
+                if refuse and not (self.fail_deletes and op.what not in PUTS):
                     op.result = refuse
                 else:
                     self._apply(b, op)
+                op = batch_next(b, op)
+            op = batch_first(b)
+            while op != NULL:
+                if op.what == OP_BODY:
+                    self.disk.drop_unneeded(op.id)
                 op = batch_next(b, op)
             b = b.next
         if refuse and not self.fail_deletes:
@@ -191,8 +151,12 @@ cdef class MemoryMailStore(MailStoreBase):
         return 0
 
     cdef int _apply(self, StoreBatch* b, StoreOp* op) except -1:
-        if op.what == OP_PUT:
+        if op.what == OP_PUT or op.what == OP_PUT_SHARED:
             self._put(op)
+        elif op.what == OP_BODY:
+            self._body(op)
+        elif op.what == OP_DROP:
+            self._drop(b, op)
         elif op.what == OP_DELETE:
             self._delete(op)
         elif op.what == OP_RECEIPT_PUT:
@@ -224,17 +188,6 @@ cdef class MemoryMailStore(MailStoreBase):
             return False
         return key in self.disk.receipts.rows
 
-    def _drop_mail(self, key):
-        """The envelope and its expiry; the identity is the caller's.  True when it was there."""
-        row = self.disk.mail.rows.get(key)
-        if row is None:
-            return False
-        self.disk.damaged.discard(key)
-        self.disk.mail.set(key, None)
-        if row[4]:
-            self.disk.expiry.set((row[4], *key), None)
-        return True
-
     cdef int _put(self, StoreOp* op) except -1:
         ident = (op.recipient, op.sender, op.id)
         key = (op.recipient, 255 - op.priority, op.seq)
@@ -244,12 +197,19 @@ cdef class MemoryMailStore(MailStoreBase):
             if self._mail_intact(stored_key):
                 op.result = RESULT_DUPLICATE
                 return 0
-            self._drop_mail(stored_key)
+            self.disk.drop_mail(stored_key)
         if key in self.disk.mail.rows:
             op.result = RESULT_FAILED
             return 0
         body = (<const char*>(op + 1))[:op.body_n]
-        self.disk.mail.set(key, (op.sender, op.id, op.kind, op.accepted_s, op.expires_s, body))
+        if op.what == OP_PUT_SHARED:
+            body, = struct.unpack("=Q", body)
+            if (body,) not in self.disk.bodies.rows:
+                op.result = RESULT_MISSING
+                return 0
+            shared, needed = self.disk.bodies.rows[body,]
+            self.disk.bodies.set((body,), (shared, needed + 1))
+        self.disk.mail.set(key, Row(op.sender, op.id, op.kind, op.accepted_s, op.expires_s, body))
         self.disk.ident.set(ident, (op.priority, op.seq))
         if op.expires_s:
             self.disk.expiry.set((op.expires_s, *key), (op.sender, op.id, op.kind))
@@ -261,17 +221,35 @@ cdef class MemoryMailStore(MailStoreBase):
         stored = self.disk.ident.rows.get(ident)
         found = False
         if stored is not None:
-            found = self._drop_mail((op.recipient, 255 - stored[0], stored[1]))
+            found = self.disk.drop_mail((op.recipient, 255 - stored[0], stored[1]))
             self.disk.ident.set(ident, None)
         op.result = RESULT_OK if found else RESULT_MISSING
         return 0
 
-    cdef int _expire(self, StoreBatch* b, object key, object hint) except -1:
+    cdef int _body(self, StoreOp* op) except -1:
+        if (op.id,) in self.disk.bodies.rows:
+            op.result = RESULT_FAILED
+            return 0
+        self.disk.bodies.set((op.id,), ((<const char*>(op + 1))[:op.body_n], 0))
+        op.result = RESULT_OK
+        return 0
+
+    cdef int _drop(self, StoreBatch* b, StoreOp* op) except -1:
+        stored = self.disk.ident.rows.get((op.recipient, op.sender, op.id))
+        if stored is None:
+            op.result = RESULT_MISSING
+            return 0
+        self._expire(b, op, (op.recipient, 255 - stored[0], stored[1]), (op.sender, op.id, op.kind))
+        op.result = RESULT_OK
+        return 0
+
+    cdef int _expire(self, StoreBatch* b, StoreOp* cause, object key, object hint) except -1:
+        """Takes the envelope out, reports it, and leaves its sender a receipt with the code of `cause`."""
         row = self.disk.mail.rows.get(key)
         if row is None:
             return 0
         intact = self._mail_intact(key)
-        self._drop_mail(key)
+        self.disk.drop_mail(key)
         out = batch_add_expired(b)
         if out == NULL:
             raise MemoryError()
@@ -280,8 +258,12 @@ cdef class MemoryMailStore(MailStoreBase):
             out.sender, out.id, out.kind, out.accepted_s, out.expires_s = row[:5]
         elif hint is not None:
             out.sender, out.id, out.kind = hint
+        out.code = cause.code
         if out.sender:
             self.disk.ident.set((key[0], out.sender, out.id), None)
+            if cause.code:
+                self._raise_receipt((out.sender, key[0], out.id),
+                                    (LEVEL_REFUSED, cause.code, cause.accepted_s, cause.expires_s))
         return 0
 
     cdef int _sweep(self, StoreBatch* b, StoreOp* op) except -1:
@@ -289,15 +271,16 @@ cdef class MemoryMailStore(MailStoreBase):
             if key[0] > op.accepted_s:
                 break
             hint = self.disk.expiry.rows[key]
-            self._expire(b, key[1:], hint)
+            self._expire(b, op, key[1:], hint)
             self.disk.expiry.set(key, None)
+        self.disk.drop_receipts(op.accepted_s, op.body_n)
         op.result = RESULT_OK
         return 0
 
     cdef int _purge(self, StoreBatch* b, StoreOp* op) except -1:
         mine = (op.recipient,)
         for key in prefixed(self.disk.mail.order, mine):
-            self._expire(b, key, None)
+            self._expire(b, op, key, None)
         for table in (self.disk.ident, self.disk.receipts):
             for key in prefixed(table.order, mine):
                 self.disk.damaged.discard(key)
@@ -306,15 +289,19 @@ cdef class MemoryMailStore(MailStoreBase):
         return 0
 
     cdef int _receipt_put(self, StoreOp* op) except -1:
-        key = (op.recipient, op.sender, op.id)
-        op.result = RESULT_OK
-        if self._receipt_intact(key):
-            op.result = RESULT_DUPLICATE
-            if RANK[self.disk.receipts.rows[key][0]] >= RANK[op.kind]:
-                return 0
-        self.disk.damaged.discard(key)
-        self.disk.receipts.set(key, (op.kind, op.code, op.accepted_s, op.expires_s))
+        op.result = self._raise_receipt((op.recipient, op.sender, op.id),
+                                        (op.kind, op.code, op.accepted_s, op.expires_s))
         return 0
+
+    def _raise_receipt(self, key, row):
+        result = RESULT_OK
+        if self._receipt_intact(key):
+            result = RESULT_DUPLICATE
+            if RANK[self.disk.receipts.rows[key][0]] >= RANK[row[0]]:
+                return result
+        self.disk.damaged.discard(key)
+        self.disk.receipts.set(key, row)
+        return result
 
     cdef int _receipt_delete(self, StoreOp* op) except -1:
         key = (op.recipient, op.sender, op.id)
@@ -376,16 +363,6 @@ cdef class MemoryMailStore(MailStoreBase):
         return list(self.corrupt)
 
 
-def prefixed(order, prefix):
-    """The keys of a sorted list that begin with `prefix`, as a list of their own."""
-    at = bisect_left(order, prefix)
-    out = []
-    while at < len(order) and order[at][:len(prefix)] == prefix:
-        out.append(order[at])
-        at += 1
-    return out
-
-
 # --- the vtable -------------------------------------------------------------------------------------
 
 cdef int memory_submit(MailStore* m, StoreBatch* batch) noexcept nogil:
@@ -434,7 +411,8 @@ cdef int read_rows(MemoryMailStore store, uint64_t recipient, uint8_t priority, 
             break
         if not store._mail_intact(key):
             continue
-        sender, id, kind, accepted_s, expires_s, body = store.disk.mail.rows[key]
+        sender, id, kind, accepted_s, expires_s, held = store.disk.mail.rows[key]
+        body = store.disk.bodies.rows[held,][0] if isinstance(held, int) else held
         if <size_t>len(body) > arena_n - used:
             return n if n else -EMSGSIZE
         head = &out[n].head
@@ -447,6 +425,21 @@ cdef int read_rows(MemoryMailStore store, uint64_t recipient, uint8_t priority, 
         out[n].body = arena + used
         used += len(body)
         n += 1
+    return n
+
+
+cdef int memory_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, StoreOp* out, int out_max) noexcept nogil:
+    cdef int n = 0
+    with gil:
+        store = <MemoryMailStore>m.state
+        if store.closed:
+            return -ESHUTDOWN
+        for key, row in store.disk.victims(recipient, now_s)[:out_max]:
+            memset(&out[n], 0, sizeof(StoreOp))
+            out[n].what, out[n].result = OP_PUT, RESULT_OK
+            out[n].recipient, out[n].priority, out[n].seq = recipient, 255 - key[1], key[2]
+            out[n].sender, out[n].id, out[n].kind, out[n].accepted_s, out[n].expires_s = row[:5]
+            n += 1
     return n
 
 

@@ -54,6 +54,7 @@ cdef class SimMailStore(MailStoreBase):
         self.vtable.submit = sim_submit
         self.vtable.collect = sim_collect
         self.vtable.read = sim_read
+        self.vtable.read_victims = sim_read_victims
         self.vtable.read_receipts = sim_read_receipts
         self.vtable.contains = sim_contains
         self.vtable.census = sim_census
@@ -125,7 +126,7 @@ cdef class SimMailStore(MailStoreBase):
         disk = self.inner.disk
         for i in range(n):
             op = &rows[i].head
-            self.inner._drop_mail((op.recipient, 255 - op.priority, op.seq))
+            disk.drop_mail((op.recipient, 255 - op.priority, op.seq))
             disk.ident.set((op.recipient, op.sender, op.id), None)
         disk.sync()
         return 0
@@ -176,6 +177,17 @@ cdef int sim_read(MailStore* m, uint64_t recipient, uint8_t priority, uint64_t a
         if store.forgetful and got > 0:
             store.forget(out, got)
     return got
+
+
+cdef int sim_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, StoreOp* out, int out_max) noexcept nogil:
+    cdef MailStore* inner
+    with gil:
+        store = <SimMailStore>m.state
+        if store.read_errors > 0:
+            store.read_errors -= 1
+            return -EIO
+        inner = store.m
+    return inner.read_victims(inner, recipient, now_s, out, out_max)
 
 
 cdef int sim_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, uint64_t after_id, StoreOp* out,
