@@ -25,13 +25,14 @@ from wa._fastpath.delivery cimport linger_fire
 from wa._fastpath.drain cimport drain_all, take_commits
 from wa._fastpath.events cimport cold_batch
 from wa._fastpath.frames cimport F_NOTICE, F_RESPONSE, Frame
+from wa._fastpath.handshake cimport handshake_admit
 from wa._fastpath.host cimport Host
 from wa._fastpath.inbox cimport inbox_accept, inbox_readable
 from wa._fastpath.lifecycle cimport accept_all, begin_close, conn_end
 from wa._fastpath.mailbox cimport MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
 from wa._fastpath.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
 from wa._fastpath.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
-from wa._fastpath.session cimport session_admit, session_readable, session_resume, session_timer
+from wa._fastpath.session cimport session_readable, session_resume, session_timer
 from wa._fastpath.slab cimport slab_trim
 from wa._fastpath.state cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets
 from wa._fastpath.trace cimport trace_attach
@@ -405,7 +406,7 @@ cdef class Loop:
 
     def admit(self, conn: int, address: int) -> bool:
         cdef Conn* c = conn_by_handle(&self.w.conns, conn)
-        return c != NULL and session_admit(self.w, c, address) == 0
+        return c != NULL and handshake_admit(self.w, c, address) == 0
 
     def refuse(self, conn: int, code: int, retry_after_ms: int = 0) -> bool:
         cdef Conn* c = conn_by_handle(&self.w.conns, conn)
