@@ -24,6 +24,7 @@ LIBRARIES = {
     "noise": ["sodium"],
     "state": ["sodium"],
     "handshake": ["sodium"],
+    "binding": ["sodium"],
     "ticket": ["sodium"],
     "sim_dh": ["sodium"],
     "lmdb_ops": ["lmdb"],

@@ -104,7 +104,7 @@ cdef const char* custody_check(Core* w, uint64_t in_flight) noexcept nogil:
             e = e.hash_next
     if in_table != w.custody.used or w.custody.live != in_flight + detached:
         return b"every entry is in flight, on its way to disk, or off it"
-    for i in range(w.directory.mask + 1):
+    for i in range(w.directory.slots_n):
         deleting -= w.directory.slots[i].undeleted
     if deleting < 0:
         return b"no more rows are counted as undeleted than there are"
@@ -125,7 +125,7 @@ cdef const char* core_check(Core* w) noexcept nogil:
         wrong = custody_check(w, in_flight)
     if wrong != NULL:
         return wrong
-    for i in range(w.directory.mask + 1):
+    for i in range(w.directory.slots_n):
         d = &w.directory.slots[i]
         if d.address and d.undrained > d.held:
             return b"no more is undrained than is held"

@@ -4,8 +4,10 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, int32_t, int64_t
 from libc.string cimport memcmp, memcpy, memset
 from wa._fastpath.batches cimport owner_of
+from wa._fastpath.binding cimport key_is_bound
 from wa._fastpath.bus cimport BUS_HANDOVER, BusHandover, bus_send
 from wa._fastpath.cold cimport cold_push
+from wa._fastpath.conntable cimport directory_find
 from wa._fastpath.core cimport (
     Active, Conn, Core, Pending, COLD_LOGIN, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO,
     CONN_REGISTERING, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
@@ -165,6 +167,8 @@ cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, cons
     if payload_n != LOGIN_BYTES or not login_payload_ok(c, payload):
         begin_close(w, c, CODE_PROTOCOL_ERROR, 0)
         return False
+    if owner_of(w, c.address) == w.worker and recognised(w, c):
+        return False
     hand_over(w, c, rest, rest_n)
     return True
 
@@ -221,6 +225,15 @@ cdef void flush_handshake(Core* w, Conn* c) noexcept nogil:
         begin_close(w, c, 0, 0)           # 100 bytes that a fresh socket does not take: a dead peer
 
 
+cdef bint recognised(Core* w, Conn* c) noexcept nogil:
+    """We are the owner: admits a device that has proved its key.  One that registers has no device number yet."""
+    if not key_is_bound(w, directory_find(&w.directory, c.address), c.pending):
+        return False
+    c.state = CONN_ADMITTED
+    timer_set(&w.wheel, &c.timer, c.pending.started_ms + w.bounds.authenticate_ms)
+    return True
+
+
 cdef void claim(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
     """We are the owner: wait for the registry, reading nothing meanwhile."""
     cdef Active* a
@@ -253,7 +266,10 @@ cdef void handshake_adopted(Core* w, const BusHandover* h, const uint8_t* rest, 
     c.pending.started_ms = w.now_ms - h.started_age_ms
     memcpy(c.pending.static_key, h.static_key, 32)
     if not h.has_ticket:
-        claim(w, c, rest, n)
+        if recognised(w, c):
+            session_kept(w, c, rest, n)
+        else:
+            claim(w, c, rest, n)
         return
     memcpy(c.pending.hello, h.hello, HELLO_BYTES)
     c.state = CONN_HANDSHAKE

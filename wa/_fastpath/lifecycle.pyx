@@ -5,6 +5,7 @@ from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
+from wa._fastpath.binding cimport still_bound
 from wa._fastpath.cold cimport cold_push, wake_device
 from wa._fastpath.conntable cimport conn_at, conn_new, conn_release, directory_find
 from wa._fastpath.core cimport (
@@ -118,7 +119,8 @@ cdef void go_live(Core* w, Conn* c) noexcept nogil:
     """The first transport record opened: from here on this connection is the device."""
     cdef Device* d = directory_find(&w.directory, c.address)
     cdef Frame f
-    if d == NULL:
+    # Removed since it was admitted, or, under the same address, another device now.
+    if d == NULL or c.state == CONN_ADMITTED and not still_bound(d, c.pending):
         begin_close(w, c, CODE_DEVICE_UNKNOWN, 0)
         return
     if d.conn != NONE_INDEX:

@@ -12,6 +12,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.batches cimport batch_op, batch_submit, queue_resume
+from wa._fastpath.binding cimport device_bind
 from wa._fastpath.bus cimport BUS_COLD, bus_connected, bus_flush, bus_lost, bus_send, bus_writable
 from wa._fastpath.check cimport core_check, core_leaks, debug_build
 from wa._fastpath.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
@@ -384,10 +385,14 @@ cdef class Loop:
 
     # --- what the cold path asks for --------------------------------------------------------------------------
 
-    def add_device(self, address: int) -> None:
-        cdef Device* d = directory_add(&self.w.directory, address)
+    def add_device(self, address: int, static_key: bytes | None = None) -> None:
+        cdef Device* d
+        if static_key is not None and len(static_key) != 32:
+            raise LocalError("a static key has 32 bytes")
+        d = directory_add(&self.w.directory, address)
         if d == NULL:
             raise MemoryError
+        device_bind(self.w, d, NULL if static_key is None else <const uint8_t*><const char*>static_key)
         d.ticket_serial = 0           # it may have another key than before
 
     def remove_device(self, address: int, code: int) -> None:
