@@ -55,6 +55,10 @@ ctypedef struct Pending:          # until a connection is live
     uint8_t[KEY_TAG_BYTES] key_tag    # of the key that it was admitted for; set at the owner
     PeerName peer
     uint64_t started_ms
+    Pending* wait_next            # in the queue of waiting.pxd, when `waits`
+    Pending* wait_prev
+    uint32_t conn                 # index of its connection while it waits
+    uint8_t waits
 
 ctypedef struct Entry:            # one envelope (or stored receipt) in custody or in flight here
     Entry* hash_next              # identity table; NULL for receipts
@@ -286,7 +290,10 @@ ctypedef struct Core:
     uint64_t budget_second
     uint32_t budget_used
     uint32_t sheds_this_second
-    uint32_t handshakes_this_turn
+    uint32_t handshake_slots      # handshake records that may still be worked on in this turn
+    Pending* waiting_first        # see waiting.pxd
+    Pending* waiting_last
+    uint32_t waiting_n
     uint16_t address_budget[4096]
     void* trace                   # the ring of trace.pxd, or NULL
     # scratch

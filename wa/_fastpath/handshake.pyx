@@ -139,7 +139,6 @@ cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, cons
         begin_close(w, c, CODE_PROTOCOL_ERROR, 0)
         return False
     p.messages += 1
-    w.handshakes_this_turn += 1
     if not p.admitted:
         if not admission(w, &p.peer):
             w.stats.sheds += 1

@@ -23,6 +23,7 @@ from wa._fastpath.poller cimport PeerName, READABLE
 from wa._fastpath.slab cimport slab_give
 from wa._fastpath.ticket cimport ticket_issue
 from wa._fastpath.timers cimport timer_cancel, timer_set
+from wa._fastpath.waiting cimport waiting_remove
 
 cdef enum:
     CODE_DEVICE_UNKNOWN = 11
@@ -274,6 +275,7 @@ cdef void conn_end(Core* w, Conn* c) noexcept nogil:
 
 cdef void pending_free(Core* w, Conn* c) noexcept nogil:
     if c.pending != NULL:
+        waiting_remove(w, c)
         noise_wipe(&c.pending.hs)
         free(c.pending)
         c.pending = NULL

@@ -33,7 +33,7 @@ from wa._fastpath.lifecycle cimport accept_all, begin_close, conn_end
 from wa._fastpath.mailbox cimport MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
 from wa._fastpath.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
 from wa._fastpath.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
-from wa._fastpath.session cimport session_readable, session_resume, session_timer
+from wa._fastpath.session cimport session_handshakes, session_readable, session_resume, session_timer
 from wa._fastpath.slab cimport slab_trim
 from wa._fastpath.state cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets
 from wa._fastpath.trace cimport trace_attach
@@ -112,7 +112,7 @@ cdef class Loop:
             until = w.custody.oldest.linger_until_ms
         if timeout < 0 or until < w.now_ms + timeout:
             timeout = <int>(until - w.now_ms) if until > w.now_ms else 0
-        if w.resume_head != NONE_INDEX or w.cold_n:
+        if w.resume_head != NONE_INDEX or w.cold_n or w.waiting_n:
             timeout = 0
         return timeout
 
@@ -121,7 +121,6 @@ cdef class Loop:
         cdef int n = w.poller.wait(w.poller, w.events, EVENTS_MAX, timeout_ms)
         core_clock(w)
         w.stats.turns += 1
-        w.handshakes_this_turn = 0
         # A signal ends the wait with no events, like a time-out: Python looks whether there was one.
         self.interrupted = n <= 0
         if n < 0:
@@ -156,6 +155,12 @@ cdef class Loop:
                     bus_writable(w, <uint32_t>e.token)
             elif what == TOKEN_BUS_LISTENER:
                 inbox_accept(w)
+        if w.waiting_n:
+            # The curves take longer than all the rest of a turn: what connected clients sent is on its way before.
+            batch_submit(w)
+            bus_flush(w)
+            self.flush_dirty()
+            session_handshakes(w)
 
     cdef void on_socket(self, Conn* c, uint32_t mask) noexcept nogil:
         cdef Core* w = self.w
@@ -476,6 +481,6 @@ cdef class Loop:
         counters.update(
             connections=w.conns.live_n, half_open=w.conns.half_open_n, devices=w.directory.used,
             custody_entries=w.custody.live, custody_deleting=w.custody.deleting,
-            slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
+            handshakes_waiting=w.waiting_n, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
         )
         return counters

@@ -12,11 +12,12 @@ from wa._fastpath.delivery cimport conn_timer, resend
 from wa._fastpath.dispatch cimport on_frame
 from wa._fastpath.frames cimport FRAME_UNKNOWN, Frame, frame_parse
 from wa._fastpath.handshake cimport HELLO_BYTES, on_handshake, on_hello
-from wa._fastpath.lifecycle cimport begin_close, doom_with
+from wa._fastpath.lifecycle cimport begin_close, busy_slot_ms, doom_with
 from wa._fastpath.noise cimport noise_open
 from wa._fastpath.output cimport buffer_free, buffer_reserve, conn_active, conn_watch, mark_dirty, out_pending
 from wa._fastpath.ticket cimport ticket_use
 from wa._fastpath.timers cimport timer_set
+from wa._fastpath.waiting cimport waiting_add, waiting_pop
 
 cdef enum:
     HANDSHAKE_MAX = 1024          # limits.HANDSHAKE_RECORD_BYTES_MAX
@@ -28,6 +29,7 @@ cdef enum:
     CODE_FRAME_MALFORMED = 8
     CODE_UNKNOWN_FRAME = 9
     CODE_DECRYPT_FAILED = 10
+    CODE_BUSY = 13
     CODE_SLOW_READER = 14
     CODE_IDLE_TIMEOUT = 17
     CODE_INTERNAL = 18
@@ -43,11 +45,13 @@ cdef void session_readable(Core* w, Conn* c) noexcept nogil:
     cdef int64_t n
     if c.flags & (FLAG_PAUSED | FLAG_DOOMED | FLAG_EOF) or c.state == CONN_CLOSING:
         return
-    if c.state <= CONN_HANDSHAKE and w.handshakes_this_turn >= w.bounds.handshakes_per_turn:
-        return                            # readiness is level-triggered: the next turn reports it again
     if a != NULL and a.in_n:
         into = a.in_buf + a.in_n          # keep() made room for the whole record
         room = a.in_capacity - a.in_n
+        if room == 0:                     # it waits for its handshake and goes on talking
+            c.flags |= FLAG_PAUSED
+            conn_watch(w, c)
+            return
     n = w.poller.recv(w.poller, c.fd, into, room)
     if n <= 0:
         if n != -EAGAIN and n != -EINTR:
@@ -58,7 +62,22 @@ cdef void session_readable(Core* w, Conn* c) noexcept nogil:
         keep(w, c, w.read_buf, <uint32_t>n, consume(w, c, w.read_buf, <uint32_t>n))
     else:
         a.in_n += <uint32_t>n
-        consume_kept(w, c)
+        if c.pending == NULL or not c.pending.waits:
+            consume_kept(w, c)
+
+
+cdef void session_handshakes(Core* w) noexcept nogil:
+    cdef Conn* c
+    w.handshake_slots = <uint32_t>w.bounds.handshakes_per_turn
+    while w.handshake_slots:
+        c = waiting_pop(w)
+        if c == NULL:
+            break
+        if c.flags & FLAG_PAUSED:
+            session_resume(w, c)
+        elif c.active != NULL and c.active.in_n:
+            consume_kept(w, c)
+    w.handshake_slots = 0
 
 
 cdef void consume_kept(Core* w, Conn* c) noexcept nogil:
@@ -126,6 +145,10 @@ cdef uint32_t consume(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogi
         if n - at < 4 + length:
             break
         if c.state == CONN_HANDSHAKE:
+            if w.handshake_slots == 0:
+                waiting_add(w, c)         # keep() holds the record until its turn
+                break
+            w.handshake_slots -= 1
             # What follows a finished handshake belongs to the owner: on_handshake takes it along.
             if on_handshake(w, c, data + at + 4, length, data + at + 4 + length, n - at - 4 - length):
                 return n
@@ -204,6 +227,10 @@ cdef void session_timer(Core* w, Conn* c) noexcept nogil:
             timer_set(&w.wheel, &c.timer, w.now_ms + REGISTERING_MS - quiet_ms)
             return
     if c.state != CONN_LIVE:
+        if c.pending.waits:               # it was we who were too slow
+            w.stats.sheds += 1
+            begin_close(w, c, CODE_BUSY, busy_slot_ms(w))
+            return
         begin_close(w, c, CODE_HANDSHAKE_TIMEOUT, 0)
         return
     if w.now_ms >= <uint64_t>c.heard_s * 1000 + w.bounds.idle_ms:
