@@ -23,7 +23,8 @@ OTHER_POLLER = "poller_epoll" if BSD else "poller_kqueue"
 LIBRARIES = {
     "noise": ["sodium"],
     "state": ["sodium"],
-    "session": ["sodium"],
+    "handshake": ["sodium"],
+    "binding": ["sodium"],
     "ticket": ["sodium"],
     "sim_dh": ["sodium"],
     "lmdb_ops": ["lmdb"],

@@ -17,6 +17,7 @@ GAUGES = frozenset(
         # of the loop
         "connections",
         "half_open",
+        "handshakes_waiting",
         "devices",
         "custody_entries",
         "custody_deleting",

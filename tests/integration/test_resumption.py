@@ -1,6 +1,7 @@
 """Resumption on real loops: a ticket is good once, for its device, and a replayed first message does nothing."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -374,3 +375,35 @@ def test_a_client_that_sends_a_ticket_frame(rig: Rig) -> None:
     phone.session.send_record(bytes([7, 1, 33]) + bytes(33))
     phone.flush()
     assert phone.closed_with() == Code.NOT_PERMITTED
+
+
+def test_tickets_from_another_worker_wait_for_their_turn_like_all_handshakes(tmp_path: Path) -> None:
+    """However many come over the bus at once, connected clients wait for one handshake and no more."""
+    rig = made(tmp_path, 2)
+    rig.start()
+    found = ticket_of(rig.phone(A))
+    owner = worker_of(A, 2)
+    loop, other = rig.loops[owner], rig.loops[1 - owner]
+    busy, go_on = threading.Event(), threading.Event()
+    rig.doors[owner].asked.append(lambda: (busy.set(), go_on.wait(WAIT_S)))
+    loop.wake()
+    assert busy.wait(WAIT_S)
+    before, handed = loop.stats(), other.stats()["hand_overs_out"]
+    accepted = other.stats()["accepts"]
+    count = 32
+    flights = [raw(rig, first_flight(rig, A, found)) for _ in range(count)]
+    pause = threading.Event()
+    share, seen = 0, -1
+    for _ in range(100):  # until the other worker has handed over its whole share
+        pause.wait(0.1)
+        seen, share = share, other.stats()["hand_overs_out"] - handed
+        if share == seen == other.stats()["accepts"] - accepted > 1:
+            break
+    go_on.set()
+    until(lambda: loop.stats()["handshakes"] - before["handshakes"] == count)
+    after = loop.stats()
+    assert after["hand_overs_in"] - before["hand_overs_in"] == share
+    assert after["turns"] - before["turns"] >= count
+    for sock in flights:
+        sock.close()
+    rig.stop()

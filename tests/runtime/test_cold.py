@@ -48,7 +48,7 @@ def test_registration_is_answered_and_then_live(bench):
     address = ids.address_of(ALICE, 1)
     assert bench.loop.take() == [
         ("respond", 1, request, 0, methods.pack({"address": address})),
-        ("add_device", address),
+        ("add_device", address, KEY_A),
         ("admit", 1, address),
     ]
 
@@ -61,7 +61,7 @@ def test_replacing_tells_closes_and_removes_the_old_device(bench):
     assert told == [
         ("notice", old, Notice.REPLACED, methods.pack({})),
         ("remove_device", old, Code.REPLACED),
-        ("add_device", new),
+        ("add_device", new, KEY_B),
         ("admit", 2, new),
     ]
 

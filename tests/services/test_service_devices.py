@@ -27,7 +27,7 @@ def test_replace_gives_a_fresh_number_and_tells_the_old_device_first(bench):
     assert answer.effects == (
         Notify(old, Notice.REPLACED, {}),
         RemoveDevice(old, Code.REPLACED),
-        AddDevice(a(2)),
+        AddDevice(a(2), KEY_B),
     )
     with bench.registry.read() as view:
         assert view.device(old) is None
@@ -46,14 +46,14 @@ def test_add_tells_the_others(bench):
     answer = bench.verify(ALICE, bench.request_code(ALICE), key=KEY_B, mode="add", name="tablet")
     assert answer.effects == (
         Notify(a(1), Notice.DEVICE_ADDED, {"device": 2, "name": "tablet"}),
-        AddDevice(a(2)),
+        AddDevice(a(2), KEY_B),
     )
 
 
 def test_adding_a_device_that_is_there_changes_nothing(bench):
     bench.register(ALICE, key=KEY_A)
     answer = bench.verify(ALICE, bench.request_code(ALICE), key=KEY_A, mode="add")
-    assert answer.effects == (AddDevice(a(1)),)
+    assert answer.effects == (AddDevice(a(1), KEY_A),)
     assert len(bench.devices(a(1), ALICE)) == 1
 
 
@@ -78,7 +78,7 @@ def test_a_number_that_comes_round_is_purged_first(bench):
     with bench.registry.write() as change:
         change.put(Account(ALICE, 0, (), last_device=255))
     answer = bench.verify(ALICE, bench.request_code(ALICE), key=KEY_A)
-    assert answer.effects == (RemoveDevice(a(1), Code.REPLACED), AddDevice(a(1)))
+    assert answer.effects == (RemoveDevice(a(1), Code.REPLACED), AddDevice(a(1), KEY_A))
 
 
 def test_remove_tells_the_remaining_ones(bench):

@@ -36,7 +36,7 @@ def test_the_right_code_registers(bench):
     answer = bench.verify(ALICE, bench.request_code(ALICE), key=KEY_A)
     address = ids.address_of(ALICE, 1)
     assert answer.body == {"address": address}
-    assert answer.effects == (AddDevice(address),)
+    assert answer.effects == (AddDevice(address, KEY_A),)
 
 
 def test_no_code_no_registration(bench):

@@ -4,8 +4,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
-    Active, CONN_CLOSING, CONN_FREE, CONN_LIVE, Conn, Core, Device, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_DROPPING,
-    ENTRY_LINGER, ENTRY_RECEIPT,
+    Active, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_LIVE, Conn, Core, Device, ENTRY_COMMITTING, ENTRY_DELETING,
+    ENTRY_DROPPING, ENTRY_LINGER, ENTRY_RECEIPT,
     Entry, NONE_INDEX, WINDOW_MAX,
 )
 
@@ -56,6 +56,7 @@ cdef const char* conns_check(Core* w, uint64_t* in_flight) noexcept nogil:
     cdef uint32_t i
     cdef uint32_t live = 0
     cdef uint32_t half_open = 0
+    cdef uint32_t waiting = 0
     cdef Conn* c
     cdef Device* d
     cdef const char* wrong
@@ -80,6 +81,12 @@ cdef const char* conns_check(Core* w, uint64_t* in_flight) noexcept nogil:
             wrong = ring_check(w, c, in_flight)
             if wrong != NULL:
                 return wrong
+        if c.pending != NULL and c.pending.waits:
+            waiting += 1
+            if c.state != CONN_HANDSHAKE or c.active == NULL or c.active.in_n < 5:
+                return b"who waits for a handshake has its record here"
+    if waiting != w.waiting_n:
+        return b"the count of those that wait for a handshake"
     if live != w.conns.live_n or half_open != w.conns.half_open_n:
         return b"the counts of connections"
     return NULL
@@ -105,7 +112,7 @@ cdef const char* custody_check(Core* w, uint64_t in_flight) noexcept nogil:
             e = e.hash_next
     if in_table != w.custody.used or w.custody.live != in_flight + detached:
         return b"every entry is in flight, on its way to disk, or off it"
-    for i in range(w.directory.mask + 1):
+    for i in range(w.directory.slots_n):
         deleting -= w.directory.slots[i].undeleted
     if deleting < 0:
         return b"no more rows are counted as undeleted than there are"
@@ -126,7 +133,7 @@ cdef const char* core_check(Core* w) noexcept nogil:
         wrong = custody_check(w, in_flight)
     if wrong != NULL:
         return wrong
-    for i in range(w.directory.mask + 1):
+    for i in range(w.directory.slots_n):
         d = &w.directory.slots[i]
         if d.address and d.undrained > d.held + w.custody.dropping + 1:
             return b"no more is undrained than is held or on its way out"

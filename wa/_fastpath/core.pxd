@@ -21,6 +21,7 @@ cdef enum:
     WINDOW_MAX = 64               # limits.DELIVERY_WINDOW_MAX, a power of two: ring slots
     EVENTS_MAX = 1024
     HELD_MAX = 2047               # of the bit fields of Device; over limits.MAILBOX_ENVELOPES_MAX
+    KEY_TAG_BYTES = 16            # see binding.pxd
 
 cdef enum ConnState:
     CONN_FREE = 0
@@ -51,8 +52,13 @@ ctypedef struct Pending:          # until a connection is live
     uint8_t ticket_refused        # this connection has had its one try
     uint32_t ticket_serial        # of the ticket that the first transport record will use up, 0 = none
     uint8_t static_key[32]        # the peer's, once the handshake is done
+    uint8_t[KEY_TAG_BYTES] key_tag    # of the key that it was admitted for; set at the owner
     PeerName peer
     uint64_t started_ms
+    Pending* wait_next            # in the queue of waiting.pxd, when `waits`
+    Pending* wait_prev
+    uint32_t conn                 # index of its connection while it waits
+    uint8_t waits
 
 ctypedef struct Entry:            # one envelope (or stored receipt) in custody or in flight here
     Entry* hash_next              # identity table; NULL for receipts
@@ -143,12 +149,13 @@ cdef extern from *:
     #include <stdint.h>
     #ifndef WA_DEVICE
     #define WA_DEVICE
-    /* In C for its bit fields: there is one per registered device, and it must stay at 24 bytes. */
+    /* In C for its bit fields: there is one per registered device, and it must stay at 40 bytes. */
     typedef struct {
         uint64_t address;
         uint32_t conn;
         uint32_t ticket_serial;
-        uint64_t held : 11, undrained : 11, undeleted : 11, has_receipts : 1, woken_s : 28;
+        uint64_t held : 11, undrained : 11, undeleted : 11, has_receipts : 1, has_key : 1, woken_s : 28;
+        uint8_t key_tag[16];
     } Device;
     #endif
     """
@@ -160,11 +167,13 @@ cdef extern from *:
         uint16_t undrained        # of those: in the mailbox and not yet sent on the live connection
         uint16_t undeleted        # acknowledged, but the disk refused to delete them: still in the mailbox
         uint8_t has_receipts
+        uint8_t has_key           # key_tag is that of the registry's key; else only the registry knows it
+        uint8_t[KEY_TAG_BYTES] key_tag
         uint32_t woken_s          # monotonic second, from 1, of the wake-up since it was online; 0 = none
 
 ctypedef struct Directory:        # open addressing, linear probing; slots move when it grows
     Device* slots
-    uint64_t mask
+    uint64_t slots_n
     uint64_t used
 
 ctypedef struct Custody:
@@ -260,6 +269,7 @@ ctypedef struct Core:
     uint8_t static_public[32]
     uint8_t certificate[128]
     uint32_t certificate_n
+    uint8_t key_secret[32]        # random; the tags of devices' keys are made under it
     uint8_t ticket_key[32]
     uint8_t has_tickets
     uint64_t ticket_epoch         # random; tickets of another one are void, since their serials may come again
@@ -286,7 +296,10 @@ ctypedef struct Core:
     uint64_t budget_second
     uint32_t budget_used
     uint32_t sheds_this_second
-    uint32_t handshakes_this_turn
+    uint32_t handshake_slots      # handshake records that may still be worked on in this turn
+    Pending* waiting_first        # see waiting.pxd
+    Pending* waiting_last
+    uint32_t waiting_n
     uint16_t address_budget[4096]
     void* trace                   # the ring of trace.pxd, or NULL
     # scratch

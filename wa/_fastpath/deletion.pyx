@@ -108,6 +108,12 @@ cdef void forget_row(Core* w, Device* d, uint64_t seq) noexcept nogil:
         d.undrained -= 1
 
 
+cdef void ends_with(const Core* w, StoreOp* op, uint16_t code) noexcept nogil:
+    op.code = code
+    op.accepted_s = <uint32_t>(w.wall_ms // 1000)
+    op.expires_s = op.accepted_s + <uint32_t>w.bounds.retention_s[0]
+
+
 cdef int drop(Core* w, Device* d, const StoreOp* row, uint16_t code) noexcept nogil:
     """Takes one row out, in the batch that brings what it makes room for.  -1: no memory."""
     cdef Entry* e = entry_new(&w.custody)
@@ -130,9 +136,8 @@ cdef int drop(Core* w, Device* d, const StoreOp* row, uint16_t code) noexcept no
     w.custody.deleting += 1
     w.custody.dropping += 1
     op.recipient, op.sender, op.id, op.seq = row.recipient, row.sender, row.id, row.seq
-    op.kind, op.priority, op.code = row.kind, row.priority, code
-    op.accepted_s = <uint32_t>(w.wall_ms // 1000)
-    op.expires_s = op.accepted_s + <uint32_t>w.bounds.retention_s[0]
+    op.kind, op.priority = row.kind, row.priority
+    ends_with(w, op, code)
     if d.held:
         d.held -= 1
     return 0

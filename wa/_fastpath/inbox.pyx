@@ -13,9 +13,9 @@ from wa._fastpath.bus cimport (
 from wa._fastpath.cold cimport cold_push
 from wa._fastpath.core cimport BusIn, COLD_PEER, ColdEvent, Core
 from wa._fastpath.delivery cimport take_envelope
+from wa._fastpath.handshake cimport handshake_adopted
 from wa._fastpath.poller cimport PeerName, READABLE
 from wa._fastpath.reports cimport reports_confirmed, reports_take
-from wa._fastpath.session cimport session_adopted
 from wa._fastpath.trace cimport TRACE_FROM_BUS, trace
 
 cdef enum:
@@ -175,7 +175,7 @@ cdef int on_handover(Core* w, BusIn* b, const uint8_t* p, uint32_t n) noexcept n
     fd = b.fds[0]
     b.fds_n -= 1
     memmove(b.fds, b.fds + 1, b.fds_n * sizeof(int32_t))
-    session_adopted(w, &h, p + sizeof(BusHandover), n - <uint32_t>sizeof(BusHandover), fd)
+    handshake_adopted(w, &h, p + sizeof(BusHandover), n - <uint32_t>sizeof(BusHandover), fd)
     memset(&h, 0, sizeof(BusHandover))
     return 0
 

@@ -5,6 +5,7 @@ from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
+from wa._fastpath.binding cimport still_bound
 from wa._fastpath.cold cimport cold_push, wake_device
 from wa._fastpath.conntable cimport conn_at, conn_new, conn_release, directory_find
 from wa._fastpath.core cimport (
@@ -22,6 +23,7 @@ from wa._fastpath.poller cimport PeerName, READABLE
 from wa._fastpath.slab cimport slab_give
 from wa._fastpath.ticket cimport ticket_issue
 from wa._fastpath.timers cimport timer_cancel, timer_set
+from wa._fastpath.waiting cimport waiting_remove
 
 cdef enum:
     CODE_DEVICE_UNKNOWN = 11
@@ -118,7 +120,8 @@ cdef void go_live(Core* w, Conn* c) noexcept nogil:
     """The first transport record opened: from here on this connection is the device."""
     cdef Device* d = directory_find(&w.directory, c.address)
     cdef Frame f
-    if d == NULL:
+    # Removed since it was admitted, or, under the same address, another device now.
+    if d == NULL or c.state == CONN_ADMITTED and not still_bound(d, c.pending):
         begin_close(w, c, CODE_DEVICE_UNKNOWN, 0)
         return
     if d.conn != NONE_INDEX:
@@ -274,6 +277,7 @@ cdef void conn_end(Core* w, Conn* c) noexcept nogil:
 
 cdef void pending_free(Core* w, Conn* c) noexcept nogil:
     if c.pending != NULL:
+        waiting_remove(w, c)
         noise_wipe(&c.pending.hs)
         free(c.pending)
         c.pending = NULL

@@ -12,7 +12,8 @@ from wa._fastpath.mailbox import MailStoreBase
 Conn = int
 
 class Login:
-    """A handshake is done and the connection was handed to us, the owner of `address`.
+    """A handshake is done and the connection was handed to us, the owner of `address`; its key is not the one that
+    `add_device` named.
 
     Answer with `admit` or `refuse`, now or in a later batch; nothing is read from the connection before.
     intent 0 = log in (admit only if `static_key` is bound to `address`), 1 = register (device number 0).
@@ -112,8 +113,11 @@ class Loop:
         """Ends `run` after the current turn.  Also safe in a signal handler."""
 
     def wake(self) -> None: ...
-    def add_device(self, address: int) -> None:
-        """Envelopes to this address are taken from now on.  Call for every known device before `run`."""
+    def add_device(self, address: int, static_key: bytes | None = None) -> None:
+        """Envelopes to this address are taken from now on.  Call for every known device before `run`.
+
+        static_key: the one bound to it; whoever proves it is admitted without a Login.  None: every login is a Login.
+        Raises LocalError when it has not 32 bytes."""
 
     def remove_device(self, address: int, code: int) -> None:
         """Refuses further envelopes, closes its connection with `code`, purges its mailbox (senders are told)."""

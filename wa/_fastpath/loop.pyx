@@ -12,6 +12,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.batches cimport batch_op, batch_submit, queue_resume
+from wa._fastpath.binding cimport device_bind
 from wa._fastpath.bus cimport BUS_COLD, bus_connected, bus_flush, bus_lost, bus_send, bus_writable
 from wa._fastpath.check cimport core_check, core_leaks, debug_build
 from wa._fastpath.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
@@ -20,11 +21,12 @@ from wa._fastpath.core cimport (
     FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
 )
 from wa._fastpath.custody cimport custody_find
-from wa._fastpath.deletion cimport delete_again, delete_no_more
+from wa._fastpath.deletion cimport delete_again, delete_no_more, ends_with
 from wa._fastpath.delivery cimport linger_fire
 from wa._fastpath.drain cimport drain_all, take_commits
 from wa._fastpath.events cimport cold_batch
 from wa._fastpath.frames cimport F_NOTICE, F_RESPONSE, Frame
+from wa._fastpath.handshake cimport handshake_admit
 from wa._fastpath.host cimport Host
 from wa._fastpath.inbox cimport inbox_accept, inbox_readable
 from wa._fastpath.lifecycle cimport accept_all, begin_close, conn_end
@@ -32,7 +34,7 @@ from wa._fastpath.mailbox cimport MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
 from wa._fastpath.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
 from wa._fastpath.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
 from wa._fastpath.reports cimport reports_say
-from wa._fastpath.session cimport session_admit, session_readable, session_resume, session_timer
+from wa._fastpath.session cimport session_handshakes, session_readable, session_resume, session_timer
 from wa._fastpath.slab cimport slab_trim
 from wa._fastpath.state cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets
 from wa._fastpath.trace cimport trace_attach
@@ -113,7 +115,7 @@ cdef class Loop:
             until = w.custody.oldest.linger_until_ms
         if timeout < 0 or until < w.now_ms + timeout:
             timeout = <int>(until - w.now_ms) if until > w.now_ms else 0
-        if w.resume_head != NONE_INDEX or w.cold_n:
+        if w.resume_head != NONE_INDEX or w.cold_n or w.waiting_n:
             timeout = 0
         return timeout
 
@@ -122,7 +124,6 @@ cdef class Loop:
         cdef int n = w.poller.wait(w.poller, w.events, EVENTS_MAX, timeout_ms)
         core_clock(w)
         w.stats.turns += 1
-        w.handshakes_this_turn = 0
         # A signal ends the wait with no events, like a time-out: Python looks whether there was one.
         self.interrupted = n <= 0
         if n < 0:
@@ -157,6 +158,12 @@ cdef class Loop:
                     bus_writable(w, <uint32_t>e.token)
             elif what == TOKEN_BUS_LISTENER:
                 inbox_accept(w)
+        if w.waiting_n:
+            # The curves take longer than all the rest of a turn: what connected clients sent is on its way before.
+            batch_submit(w)
+            bus_flush(w)
+            self.flush_dirty()
+            session_handshakes(w)
 
     cdef void on_socket(self, Conn* c, uint32_t mask) noexcept nogil:
         cdef Core* w = self.w
@@ -282,9 +289,7 @@ cdef class Loop:
     cdef int sweep(self) except -1:
         cdef StoreOp* op = batch_op(self.w, OP_SWEEP, 0)
         if op != NULL:
-            op.accepted_s = <uint32_t>(self.w.wall_ms // 1000)
-            op.expires_s = op.accepted_s + <uint32_t>self.w.bounds.retention_s[0]
-            op.code = CODE_EXPIRED
+            ends_with(self.w, op, CODE_EXPIRED)
             op.body_n = SWEEP_ITEMS
         return 0
 
@@ -389,10 +394,14 @@ cdef class Loop:
 
     # --- what the cold path asks for --------------------------------------------------------------------------
 
-    def add_device(self, address: int) -> None:
-        cdef Device* d = directory_add(&self.w.directory, address)
+    def add_device(self, address: int, static_key: bytes | None = None) -> None:
+        cdef Device* d
+        if static_key is not None and len(static_key) != 32:
+            raise LocalError("a static key has 32 bytes")
+        d = directory_add(&self.w.directory, address)
         if d == NULL:
             raise MemoryError
+        device_bind(self.w, d, NULL if static_key is None else <const uint8_t*><const char*>static_key)
         d.ticket_serial = 0           # it may have another key than before
 
     def remove_device(self, address: int, code: int) -> None:
@@ -407,14 +416,12 @@ cdef class Loop:
         if op == NULL:
             raise MemoryError
         op.recipient = address
-        op.code = CODE_ADDRESS_UNKNOWN
-        op.accepted_s = <uint32_t>(w.wall_ms // 1000)
-        op.expires_s = op.accepted_s + <uint32_t>w.bounds.retention_s[0]
+        ends_with(w, op, CODE_ADDRESS_UNKNOWN)
         directory_remove(&w.directory, address)
 
     def admit(self, conn: int, address: int) -> bool:
         cdef Conn* c = conn_by_handle(&self.w.conns, conn)
-        return c != NULL and session_admit(self.w, c, address) == 0
+        return c != NULL and handshake_admit(self.w, c, address) == 0
 
     def refuse(self, conn: int, code: int, retry_after_ms: int = 0) -> bool:
         cdef Conn* c = conn_by_handle(&self.w.conns, conn)
@@ -487,6 +494,6 @@ cdef class Loop:
         counters.update(
             connections=w.conns.live_n, half_open=w.conns.half_open_n, devices=w.directory.used,
             custody_entries=w.custody.live, custody_deleting=w.custody.deleting,
-            slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
+            handshakes_waiting=w.waiting_n, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
         )
         return counters

@@ -60,7 +60,7 @@ cdef void reports_say(Core* w) noexcept nogil:
     if w.reports.used == 0 or w.reports_due_s > now_s:
         return
     w.reports_due_s = now_s + AGAIN_S
-    while i <= w.reports.mask:
+    while i < w.reports.slots_n:
         slot = &w.reports.slots[i]
         if slot.address and slot.ticket_serial <= now_s and say(w, slot, now_s) == 0:
             continue                      # it is gone, and another may have moved into its place

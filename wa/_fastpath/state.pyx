@@ -143,6 +143,7 @@ cdef int core_identity(Core* w, bytes static_private, bytes certificate) except 
     crypto_scalarmult_base(w.static_public, w.static_private)
     memcpy(w.certificate, <const char*>certificate, len(certificate))
     w.certificate_n = <uint32_t>len(certificate)
+    w.poller.random(w.poller, w.key_secret, sizeof(w.key_secret))
     return 0
 
 

@@ -10,7 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t, int64_t
 from libc.string cimport memcpy, memset
 from wa._fastpath.batches cimport owner_of
 from wa._fastpath.conntable cimport directory_find
-from wa._fastpath.core cimport Conn, Core, Device, Pending
+from wa._fastpath.core cimport Conn, Core, Device, KEY_TAG_BYTES, Pending
 from wa._fastpath.frames cimport F_TICKET, Frame
 from wa._fastpath.noise cimport noise_read, noise_start_psk, noise_wipe
 from wa._fastpath.output cimport out_frame
@@ -105,6 +105,7 @@ cdef bint ticket_use(Core* w, Conn* c) noexcept nogil:
     if d == NULL or d.ticket_serial != serial:
         return False
     d.ticket_serial = 0
+    memcpy(c.pending.key_tag, d.key_tag, KEY_TAG_BYTES)     # the serial stands for the key
     w.stats.resumptions += 1
     return True
 

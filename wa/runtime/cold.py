@@ -1,6 +1,6 @@
 """The cold path of a worker: everything of a loop turn that is not an envelope.
 
-    Login     the device's key must be the registry's: admit or refuse, at once, from a view
+    Login     the loop did not recognise the device's key: register, admit or refuse, at once, from a view
     Request   checked here; executed here, or by the worker that owns the account it is about
                 reads are answered at once from a view, changes go through the registry's thread
     PeerMessage   a call of another worker to execute, or its reply to a call of ours
@@ -220,9 +220,9 @@ class ColdPath:
             case RemoveDevice(address, code):
                 self._loop.remove_device(address, code)
                 self._log.info("device_removed", address=address)
-            case AddDevice(address):
+            case AddDevice(address, static_key):
                 assert isinstance(route, Connected), "a device registers at its owner"
-                self._loop.add_device(address)
+                self._loop.add_device(address, static_key)
                 self._loop.admit(route.conn, address)
             case _:
                 raise AssertionError(f"{type(effect).__name__} is not the loop's")

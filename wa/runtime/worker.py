@@ -99,7 +99,7 @@ class Worker:
         self._cold.attach(self.loop, self._changes)
         with self._registry.read() as view:
             for device in view.devices():
-                self.loop.add_device(device.address)
+                self.loop.add_device(device.address, device.static_key)
         self.loop.start()
 
     def _ring(self) -> mmap.mmap | None:

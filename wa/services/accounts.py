@@ -35,7 +35,7 @@ def register_verify(request: Request[Change], params: Params) -> Answer:
         raise RemoteError(Code.CODE_EXPIRED)  # it was removed since
     if present is not None and (outcome is Outcome.REPEATED or mode == "add"):
         verification.use_code(request, code)
-        return Answer({"address": present}, (AddDevice(present),))
+        return Answer({"address": present}, (AddDevice(present, request.static_key),))
     if mode == "add" and len(account.devices) >= limits.DEVICES_PER_ACCOUNT_MAX:
         raise RemoteError(Code.DEVICES_FULL)
     verification.use_code(request, code)
@@ -73,4 +73,4 @@ def _bind(
     request.registry.put(with_devices(account, (*kept, device), device))
     if device <= account.last_device:  # the numbers went round: nothing of its earlier owner may be left
         told.append(RemoveDevice(address, Code.REPLACED))
-    return Answer({"address": address}, (*told, AddDevice(address)))
+    return Answer({"address": address}, (*told, AddDevice(address, request.static_key)))

@@ -77,9 +77,12 @@ class SendCode:
 
 @dataclass(frozen=True)
 class AddDevice:
-    """Take envelopes for this device from now on, and make the requesting connection its live one."""
+    """Take envelopes for this device from now on, let in who proves its key, and make the requesting connection
+    its live one.
+    """
 
     address: int
+    static_key: bytes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,46 @@
+# cython: language_level=3
+# HOT for logins: a reconnect storm runs through here.
+"""Who waits for a handshake; see waiting.pxd."""
+from wa._fastpath.conntable cimport conn_at
+from wa._fastpath.core cimport Conn, Core, Pending
+
+
+cdef void waiting_add(Core* w, Conn* c) noexcept nogil:
+    cdef Pending* p = c.pending
+    if p.waits:
+        return
+    p.waits = 1
+    p.conn = c.index
+    p.wait_next = NULL
+    p.wait_prev = w.waiting_last
+    if w.waiting_last != NULL:
+        w.waiting_last.wait_next = p
+    else:
+        w.waiting_first = p
+    w.waiting_last = p
+    w.waiting_n += 1
+
+
+cdef void waiting_remove(Core* w, Conn* c) noexcept nogil:
+    cdef Pending* p = c.pending
+    if not p.waits:
+        return
+    p.waits = 0
+    if p.wait_prev != NULL:
+        p.wait_prev.wait_next = p.wait_next
+    else:
+        w.waiting_first = p.wait_next
+    if p.wait_next != NULL:
+        p.wait_next.wait_prev = p.wait_prev
+    else:
+        w.waiting_last = p.wait_prev
+    w.waiting_n -= 1
+
+
+cdef Conn* waiting_pop(Core* w) noexcept nogil:
+    cdef Conn* c
+    if w.waiting_first == NULL:
+        return NULL
+    c = conn_at(&w.conns, w.waiting_first.conn)
+    waiting_remove(w, c)
+    return c
