@@ -19,6 +19,7 @@ from bench import profile as profile_scenario
 from bench import relay as relay_scenario
 from bench import short as short_scenario
 from bench import storm as storm_scenario
+from bench import unacknowledged as unacknowledged_scenario
 from bench.micro import run as micro_benchmarks
 from bench.peers import run as peers_scenario
 from bench.peers.brokers import BROKERS
@@ -119,6 +120,22 @@ def offline(
     """Store for absent devices (one fsync per batch), then log them in and drain."""
     settings = settings_of(rounds, 0.0, suite, where)
     finish(offline_scenario.run(settings, recipients), settings)
+
+
+@app.command()
+def unacknowledged(
+    rounds: Rounds = 5,
+    seconds: Seconds = unacknowledged_scenario.SECONDS,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    rate: Annotated[float, typer.Option(help="Messages per second.")] = unacknowledged_scenario.RATE,
+) -> None:
+    """Time from send to accepted when connected recipients never acknowledge: linger, then commit and fsync."""
+    if seconds > unacknowledged_scenario.SECONDS_MAX:
+        limit = unacknowledged_scenario.SECONDS_MAX
+        raise typer.BadParameter(f"over {limit:g} s the server gives silent connections up")
+    settings = settings_of(rounds, seconds, suite, where)
+    finish(unacknowledged_scenario.run(settings, rate), settings)
 
 
 @app.command()

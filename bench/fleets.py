@@ -65,6 +65,13 @@ class Fleet:
     def down(self, first: int, n: int) -> None:
         self.generator.call("down", fleet=self.name, first=first, n=n)
 
+    def mute(self, first: int, n: int) -> None:
+        """These lines acknowledge nothing until they are told to speak."""
+        self.generator.call("mute", fleet=self.name, first=first, n=n)
+
+    def speak(self, first: int, n: int) -> None:
+        self.generator.call("speak", fleet=self.name, first=first, n=n)
+
     def counts(self) -> dict[str, int]:
         counts: dict[str, int] = self.generator.call("counts", fleet=self.name)
         return counts

@@ -102,6 +102,12 @@ class Generator:
     def down(self, fleet: str, first: int, n: int) -> None:
         self._fleets[fleet].down(first, n)
 
+    def mute(self, fleet: str, first: int, n: int) -> None:
+        self._fleets[fleet].mute(first, n)
+
+    def speak(self, fleet: str, first: int, n: int) -> None:
+        self._fleets[fleet].speak(first, n)
+
     def login(
         self, fleet: str, *, seconds: float, concurrent: int, pids: list[int], upto: int | None = None
     ) -> Load:
@@ -132,11 +138,19 @@ class Generator:
         return meter.load(took, made.drain(STALL_S))
 
     def run_rate(
-        self, fleet: str, *, seconds: float, rate: float, window: int, pids: list[int], spin: bool
+        self,
+        fleet: str,
+        *,
+        seconds: float,
+        rate: float,
+        window: int,
+        pids: list[int],
+        spin: bool,
+        one_tick: bool = False,
     ) -> Load:
         """Open loop; see Fleet.run_rate."""
         made = self._fleets[fleet]
-        made.begin(window)
+        made.begin(window, one_tick=one_tick, receipts_stray=one_tick)
         meter = _Meter(made, pids)
         took = 0.0
         while took < seconds:  # in pieces, so that progress shows

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from bench import group, idle, latency, offline, relay, storm
+from bench import group, idle, latency, offline, relay, storm, unacknowledged
 from bench.results import Report
 from bench.settings import Settings
 
 IDLE_CONNECTIONS = 10_000
 STORM_CLIENTS = 5_000
 OFFLINE_RECIPIENTS = 512
+UNACKNOWLEDGED_S = 6.0  # long enough that the oldest deliveries are repeated once
 
 
 def run(settings: Settings) -> Iterator[Report]:
@@ -20,6 +21,7 @@ def run(settings: Settings) -> Iterator[Report]:
         lambda: latency.run(few),
         lambda: storm.run(few, STORM_CLIENTS),
         lambda: offline.run(few, OFFLINE_RECIPIENTS),
+        lambda: unacknowledged.run(replace(few, seconds=UNACKNOWLEDGED_S)),
         lambda: group.run(few),
         lambda: idle.run(few, IDLE_CONNECTIONS),
     ]

@@ -61,6 +61,7 @@ ctypedef struct Line:
     uint32_t source               # IPv4 address to connect from, network order, 0 = any
     uint32_t seq_seen             # highest delivery number of this connection
     uint32_t said_s               # when it last sent something
+    uint32_t mute_from            # the first delivery number that it keeps to itself; 0 = it acknowledges
     int32_t fd
     uint16_t key                  # index into the pool
     uint8_t state

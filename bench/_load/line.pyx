@@ -104,6 +104,7 @@ cdef int line_connect(Gen* g, Line* l) noexcept nogil:
         l.began_ns = g.poller.now_ns(g.poller)
     l.state = LINE_CONNECTING
     l.seq_seen = 0
+    l.mute_from = 1 if l.mute_from else 0
     g.pending_n += 1
     return 0
 

@@ -77,6 +77,8 @@ cdef void on_batch(Gen* g, Line* l) noexcept nogil:
 
 cdef void acknowledge(Gen* g, Line* l, uint64_t seq) noexcept nogil:
     """Adds seq to the range that the end of this read acknowledges."""
+    if l.mute_from:
+        return
     if g.ack_n and seq != g.ack_first + g.ack_n:
         put_simple(g, l, F_ACK if g.ack_n == 1 else F_ACK_RANGE, g.ack_first, g.ack_n)
         g.ack_n = 0

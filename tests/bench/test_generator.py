@@ -25,6 +25,7 @@ from bench.results import Report, Series
 from bench.servers import Floor, Running, Sizing, WaServe
 from bench.settings import Settings
 from bench.streams import Streams
+from wa import limits
 from wa.routing.shards import worker_of
 from wa.wire import frames
 
@@ -93,6 +94,27 @@ def test_messages_for_absent_devices_are_stored_and_drained(
     drained = fleet.load("wait_for", received=200, delivered=200)
     assert drained.faults() == {}
     assert drained.counts["received"] == drained.counts["delivered"] == 200
+    assert crowd.streams.verdict().wrong == 0
+
+
+def test_muted_recipients_get_everything_and_acknowledge_it_later(
+    settings: Settings, crowd: Crowd, running: Running
+) -> None:
+    server = running.add(WaServe(Sizing(2, CORES, settings.where), crowd))
+    fleet = Fleet.make(running.add(start_generator("generator", crowd, CORES)), server, "silent", settings)
+    make_group(fleet, crowd, crowd.devices.take(1), crowd.devices.take(10))
+    assert exact(fleet.load("run", seconds=60.0, window=16, per_sender=30), crowd) == 30
+    fleet.mute(1, 10)
+    silent = fleet.load("run", seconds=60.0, window=16, per_sender=200, one_tick=True)
+    assert silent.faults() == {}
+    assert (silent.counts["accepted"], silent.counts["delivered"]) == (200, 0)
+    assert silent.to_receipt.n == 200
+    # Nothing is accepted before its linger is over (the server's clock has steps of a millisecond).
+    assert silent.to_receipt.quantile_ms(0.001) > limits.LINGER_MS - 2
+    fleet.speak(1, 10)
+    loud = fleet.load("wait_for", received=230, delivered=230)
+    assert loud.faults() == {}
+    assert fleet.counts()["delivered"] == fleet.counts()["received"] == 230
     assert crowd.streams.verdict().wrong == 0
 
 
