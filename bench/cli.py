@@ -16,6 +16,7 @@ from bench import million as million_scenario
 from bench import mixed as mixed_scenario
 from bench import offline as offline_scenario
 from bench import profile as profile_scenario
+from bench import queued as queued_scenario
 from bench import relay as relay_scenario
 from bench import short as short_scenario
 from bench import storm as storm_scenario
@@ -136,6 +137,18 @@ def unacknowledged(
         raise typer.BadParameter(f"over {limit:g} s the server gives silent connections up")
     settings = settings_of(rounds, seconds, suite, where)
     finish(unacknowledged_scenario.run(settings, rate), settings)
+
+
+@app.command()
+def queued(
+    rounds: Annotated[int, typer.Option(help="How often the server is killed and started again.")] = 5,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    recipients: Annotated[int, typer.Option(help="Absent devices, 1,000 messages for each.")] = 1_000,
+) -> None:
+    """Full mailboxes: memory for them, the first login after kill -9, and a checked drain."""
+    settings = settings_of(rounds, 0.0, suite, where)
+    finish(queued_scenario.run(settings, recipients), settings)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from bench import group, idle, latency, offline, relay, storm, unacknowledged
+from bench import group, idle, latency, offline, queued, relay, storm, unacknowledged
 from bench.results import Report
 from bench.settings import Settings
 
@@ -22,6 +22,7 @@ def run(settings: Settings) -> Iterator[Report]:
         lambda: storm.run(few, STORM_CLIENTS),
         lambda: offline.run(few, OFFLINE_RECIPIENTS),
         lambda: unacknowledged.run(replace(few, seconds=UNACKNOWLEDGED_S)),
+        lambda: queued.run(few),
         lambda: group.run(few),
         lambda: idle.run(few, IDLE_CONNECTIONS),
     ]

@@ -1,5 +1,6 @@
 """The load generator tells the truth: it counts what a server and the floor deliver, and notices what they do not."""
 
+import mmap
 import os
 import socket
 import threading
@@ -18,7 +19,7 @@ from bench.fleets import Fleet, make_group, make_pairs
 from bench.generator import Load
 from bench.generator import start as start_generator
 from bench.histogram import BOUNDS, Histogram
-from bench.kernel import needs
+from bench.kernel import Memory, is_gone, needs
 from bench.population import plan
 from bench.relay import OTHER, SAME
 from bench.results import Report, Series
@@ -116,6 +117,39 @@ def test_muted_recipients_get_everything_and_acknowledge_it_later(
     assert loud.faults() == {}
     assert fleet.counts()["delivered"] == fleet.counts()["received"] == 230
     assert crowd.streams.verdict().wrong == 0
+
+
+def test_a_server_is_killed_and_started_on_its_data(settings: Settings, crowd: Crowd, running: Running) -> None:
+    server = running.add(WaServe(Sizing(1, CORES, settings.where), crowd))
+    generator = running.add(start_generator("generator", crowd, CORES))
+    away, before = crowd.devices.take(3), server.pids()
+    fleet = Fleet.make(generator, server, "fill", settings)
+    fleet.add(crowd.devices.take(1))
+    fleet.login()
+    fleet.send_to(0, away, crowd.streams.take(3))
+    assert fleet.load("run", seconds=60.0, window=64, per_sender=90, one_tick=True).counts["accepted"] == 90
+    generator.call("drop", fleet=fleet.name)
+    server.kill()
+    assert all(is_gone(pid) for pid in before)
+    server.start()
+    assert not set(before) & set(server.pids())
+    again = Fleet.make(generator, server, "drain", settings)
+    again.add(away)
+    assert again.load("wait_for", received=90, delivered=0).faults() == {}
+    assert crowd.streams.verdict().wrong == 0
+
+
+def test_memory_of_its_own_is_told_from_mapped_files(tmp_path: Path) -> None:
+    path, size = tmp_path / "file", 16 << 20
+    path.write_bytes(bytes(size))
+    before = Memory.of(os.getpid())
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[at] for at in range(0, size, mmap.PAGESIZE)) == 0
+        own = bytearray(b"1") * (2 * size)
+        grown = Memory.of(os.getpid()) - before
+        assert abs(grown.rss_anon - len(own)) < size // 4
+        assert abs(grown.pss_anon - len(own)) < size // 4
+        assert abs(grown.pss_file - size) < size // 4
 
 
 @pytest.mark.parametrize(("suite", "each"), [(2, False), (1, True), (0, False), (0, True)])
