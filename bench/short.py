@@ -10,6 +10,7 @@ from bench.settings import Settings
 IDLE_CONNECTIONS = 10_000
 STORM_CLIENTS = 5_000
 OFFLINE_RECIPIENTS = 512
+QUEUED_RECIPIENTS = 500
 UNACKNOWLEDGED_S = 6.0  # long enough that the oldest deliveries are repeated once
 
 
@@ -22,7 +23,7 @@ def run(settings: Settings) -> Iterator[Report]:
         lambda: storm.run(few, STORM_CLIENTS),
         lambda: offline.run(few, OFFLINE_RECIPIENTS),
         lambda: unacknowledged.run(replace(few, seconds=UNACKNOWLEDGED_S)),
-        lambda: queued.run(few),
+        lambda: queued.run(few, QUEUED_RECIPIENTS),
         lambda: group.run(few),
         lambda: idle.run(few, IDLE_CONNECTIONS),
     ]
