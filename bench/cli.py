@@ -106,7 +106,7 @@ def storm(
     where: Where = None,
     clients: Annotated[int, typer.Option(help="Clients that come back at once.")] = 10_000,
 ) -> None:
-    """CPU of a login beside the bare handshake; then very many logins at once while pairs chat."""
+    """CPU of a login by IK, by ticket, and of the bare handshake; then very many logins at once while pairs chat."""
     settings = settings_of(rounds, seconds, suite, where)
     finish(storm_scenario.run(settings, clients), settings)
 

@@ -22,8 +22,16 @@ class Fleet:
 
     @classmethod
     def make(
-        cls, generator: Child, server: Measured, name: str, settings: Settings, suite: int | None = None
+        cls,
+        generator: Child,
+        server: Measured,
+        name: str,
+        settings: Settings,
+        suite: int | None = None,
+        *,
+        tickets: bool = False,
     ) -> "Fleet":
+        """tickets: who was logged in comes back with the ticket it got."""
         generator.call(
             "make",
             fleet=name,
@@ -31,6 +39,7 @@ class Fleet:
             suite=settings.suite if suite is None else suite,
             server_public=server.server_public,
             body_bytes=settings.body_bytes,
+            tickets=tickets,
         )
         return cls(name, server, generator)
 

@@ -36,6 +36,8 @@ COUNTED = (
     "busy",
     "retries",
     "login_failures",
+    "resumed",
+    "tickets_refused",
 )
 PROGRESS = ("live", "dropped", "received", "retries")
 PUBLISH_S = 0.5
@@ -77,7 +79,9 @@ class Generator:
 
     # --- commands ---
 
-    def make(self, fleet: str, *, port: int, suite: int, server_public: bytes, body_bytes: int) -> None:
+    def make(
+        self, fleet: str, *, port: int, suite: int, server_public: bytes, body_bytes: int, tickets: bool = False
+    ) -> None:
         made = Fleet(
             port=port,
             suite=suite,
@@ -86,6 +90,7 @@ class Generator:
             sent=self._streams.sent,
             heard=self._streams.heard,
             body_bytes=body_bytes,
+            tickets=tickets,
         )
         made.watch_command(self._connection.fileno())
         self._fleets[fleet] = made

@@ -13,7 +13,7 @@ class Fleet:
 
     suite: 1 ChaCha20-Poly1305, 2 AES-256-GCM, 0 none (a floor only).  server_public: the server's Noise key,
     b"" for a floor.  keys: private device keys, 32 bytes each.  sent, heard: u32 per stream in memory that
-    all generators share.  Raises OSError, MemoryError.
+    all generators share.  tickets: a line that had one comes back with it.  Raises OSError, MemoryError.
     """
 
     sent: npt.NDArray[np.uint32]
@@ -29,6 +29,7 @@ class Fleet:
         sent: npt.NDArray[np.uint32],
         heard: npt.NDArray[np.uint32],
         body_bytes: int = 100,
+        tickets: bool = False,
     ) -> None: ...
     def add(self, addresses: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint16], source: int) -> int: ...
     def send_to(self, line: int, targets: npt.NDArray[np.uint64], streams: npt.NDArray[np.uint32]) -> None: ...

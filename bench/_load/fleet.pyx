@@ -42,7 +42,8 @@ cdef class Fleet:
 
     suite: 1 ChaCha20-Poly1305, 2 AES-256-GCM, 0 none (a floor only).  server_public: the server's Noise key, b"" for a
     floor.  keys: private device keys, 32 bytes each; line i uses the one it was added with.  sent, heard: u32 per
-    stream in memory that all generators share.  Raises OSError, MemoryError.
+    stream in memory that all generators share.  tickets: a line that had one comes back with it.
+    Raises OSError, MemoryError.
     """
     cdef Gen* g
     cdef readonly object sent, heard
@@ -53,7 +54,9 @@ cdef class Fleet:
     cdef uint32_t* senders
     cdef uint32_t senders_n
 
-    def __cinit__(self, *, int port, int suite, bytes server_public, bytes keys, sent, heard, int body_bytes=100):
+    def __cinit__(
+        self, *, int port, int suite, bytes server_public, bytes keys, sent, heard, int body_bytes=100, bint tickets=False
+    ):
         cdef uint32_t i
         if sodium_init() < 0:
             raise OSError("libsodium cannot be initialised")
@@ -68,6 +71,7 @@ cdef class Fleet:
             raise OSError("the event source cannot be made")
         g.suite = suite
         g.is_floor = len(server_public) == 0
+        g.use_tickets = tickets
         if not g.is_floor:
             memcpy(g.server_public, <const char*>server_public, 32)
         g.port = htons(port)
@@ -101,6 +105,7 @@ cdef class Fleet:
                 free(g.lines[i].sender.targets)
                 free(g.lines[i].sender.streams)
                 free(g.lines[i].sender)
+            free(g.lines[i].ticket)
             free(g.lines[i])
         free(g.lines)
         free(self.senders)

@@ -25,6 +25,7 @@ from bench.relay import OTHER, SAME
 from bench.results import Report, Series
 from bench.servers import Floor, Running, Sizing, WaServe
 from bench.settings import Settings
+from bench.storm import everyone_has_a_ticket
 from bench.streams import Streams
 from wa import limits
 from wa.routing.shards import worker_of
@@ -137,6 +138,30 @@ def test_a_server_is_killed_and_started_on_its_data(settings: Settings, crowd: C
     again.add(away)
     assert again.load("wait_for", received=90, delivered=0).faults() == {}
     assert crowd.streams.verdict().wrong == 0
+
+
+def test_tickets_are_used_and_replaced_and_a_refused_one_is_not_the_end(
+    settings: Settings, crowd: Crowd, running: Running
+) -> None:
+    server = running.add(WaServe(Sizing(2, CORES, settings.where), crowd))
+    generator = running.add(start_generator("generator", crowd, CORES))
+    fleet = Fleet.make(generator, server, "resuming", settings, tickets=True)
+    fleet.add(crowd.devices.take(10))
+    for round_, (resumed, refused) in enumerate([(0, 0), (10, 0), (10, 0), (0, 10)], 1):
+        load = fleet.login()
+        assert load.faults() == {}
+        counts = load.counts
+        assert (counts["logins"], counts["resumed"], counts["tickets_refused"]) == (10, resumed, refused)
+        everyone_has_a_ticket(fleet, 10 * round_)
+        fleet.down(0, 10)
+        if round_ == 3:
+            server.kill()
+            server.start()
+    without = Fleet.make(generator, server, "without", settings)
+    without.add(crowd.devices.take(3))
+    for _ in range(2):
+        assert without.login().counts["resumed"] == 0
+        without.down(0, 3)
 
 
 def test_memory_of_its_own_is_told_from_mapped_files(tmp_path: Path) -> None:
