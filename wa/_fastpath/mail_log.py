@@ -107,7 +107,9 @@ class Row:
 
 def ended_by(place: int, value: bytes) -> tuple[int, list[int]] | None:
     """(cut, places) of a legible row of type ENDED."""
-    if len(value) < 13 or (len(value) - 13) % 8 or _crc(place, value[:-4]) != int.from_bytes(value[-4:], "big"):
+    if value[:1] != bytes([ENDED]) or len(value) < 13 or (len(value) - 13) % 8:
+        return None
+    if _crc(place, value[:-4]) != int.from_bytes(value[-4:], "big"):
         return None
     cut, *places = struct.unpack(f">{len(value) // 8}Q", value[1:-4])
     return cut, places
@@ -139,7 +141,7 @@ class Left:
         self._ended: set[int] = set()
         self._last: dict[bytes, int] = {}
         for key, value in rows():
-            if value[:1] == bytes([ENDED]) and (found := ended_by(place_of(key), value)):
+            if found := ended_by(place_of(key), value):
                 self._cut = max(self._cut, found[0])
                 self._ended.update(found[1])
         for row in self._living():

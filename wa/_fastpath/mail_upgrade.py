@@ -26,10 +26,13 @@ def upgrade(path: Path, beside: Path) -> None:
     damaged receipt, become rows that are not legible: they are reported when the log is opened.
     """
     size = (path / "data.mdb").stat().st_size
-    with lmdb.open(str(path), readonly=True, max_dbs=TABLES_MAX) as old, old.begin() as txn:
-        with Writer(beside, 2 * size + MARGIN_BYTES) as writer:
-            _Upgrade(old, txn, writer).run()
-            writer.finish()
+    with (
+        lmdb.open(str(path), readonly=True, max_dbs=TABLES_MAX) as old,
+        old.begin() as txn,
+        Writer(beside, 2 * size + MARGIN_BYTES) as writer,
+    ):
+        _Upgrade(old, txn, writer).run()
+        writer.finish()
 
 
 class _Upgrade:
