@@ -63,12 +63,10 @@ def test_no_worker_keeps_a_report_that_the_senders_worker_has(rig: Rig) -> None:
         alice.send(Send(1, B if number % 2 else C, number, b"x", ttl_s=1))
     alice.collect(200, Accepted)
     ids = set()
-    for _ in range(200):
+    while ids != set(range(200)):  # one that is acknowledged may come again before its deletion is on disk
         report = alice.expect(StoredReceipt)
         ids.add(report.id)
         alice.send(Ack(report.seq))
-    assert ids == set(range(200))
-    alice.ping()
     until(lambda: not any(store.receipt_census() for store in rig.stores))
 
 
