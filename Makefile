@@ -2,7 +2,7 @@
 .POSIX:
 
 PY = .venv/bin/python
-FASTPATH != find wa/_fastpath -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h'
+FASTPATH != find wa/_fastpath bench/_load -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h'
 PACKAGE != find wa -name '*.py' -o -name '*.pyi'
 TYPED != find wa scripts examples bench sim faults -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u
 

@@ -16,9 +16,11 @@ from bench import million as million_scenario
 from bench import mixed as mixed_scenario
 from bench import offline as offline_scenario
 from bench import profile as profile_scenario
+from bench import queued as queued_scenario
 from bench import relay as relay_scenario
 from bench import short as short_scenario
 from bench import storm as storm_scenario
+from bench import unacknowledged as unacknowledged_scenario
 from bench.micro import run as micro_benchmarks
 from bench.peers import run as peers_scenario
 from bench.peers.brokers import BROKERS
@@ -104,7 +106,7 @@ def storm(
     where: Where = None,
     clients: Annotated[int, typer.Option(help="Clients that come back at once.")] = 10_000,
 ) -> None:
-    """CPU of a login beside the bare handshake; then very many logins at once while pairs chat."""
+    """CPU of a login by IK, by ticket, and of the bare handshake; then very many logins at once while pairs chat."""
     settings = settings_of(rounds, seconds, suite, where)
     finish(storm_scenario.run(settings, clients), settings)
 
@@ -119,6 +121,34 @@ def offline(
     """Store for absent devices (one fsync per batch), then log them in and drain."""
     settings = settings_of(rounds, 0.0, suite, where)
     finish(offline_scenario.run(settings, recipients), settings)
+
+
+@app.command()
+def unacknowledged(
+    rounds: Rounds = 5,
+    seconds: Seconds = unacknowledged_scenario.SECONDS,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    rate: Annotated[float, typer.Option(help="Messages per second.")] = unacknowledged_scenario.RATE,
+) -> None:
+    """Time from send to accepted when connected recipients never acknowledge: linger, then commit and fsync."""
+    if seconds > unacknowledged_scenario.SECONDS_MAX:
+        limit = unacknowledged_scenario.SECONDS_MAX
+        raise typer.BadParameter(f"over {limit:g} s the server gives silent connections up")
+    settings = settings_of(rounds, seconds, suite, where)
+    finish(unacknowledged_scenario.run(settings, rate), settings)
+
+
+@app.command()
+def queued(
+    rounds: Annotated[int, typer.Option(help="How often the server is killed and started again.")] = 5,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    recipients: Annotated[int, typer.Option(help="Absent devices, 1,000 messages for each.")] = 1_000,
+) -> None:
+    """Full mailboxes: memory for them, the first login after kill -9, and a checked drain."""
+    settings = settings_of(rounds, 0.0, suite, where)
+    finish(queued_scenario.run(settings, recipients), settings)
 
 
 @app.command()

@@ -22,8 +22,16 @@ class Fleet:
 
     @classmethod
     def make(
-        cls, generator: Child, server: Measured, name: str, settings: Settings, suite: int | None = None
+        cls,
+        generator: Child,
+        server: Measured,
+        name: str,
+        settings: Settings,
+        suite: int | None = None,
+        *,
+        tickets: bool = False,
     ) -> "Fleet":
+        """tickets: who was logged in comes back with the ticket it got."""
         generator.call(
             "make",
             fleet=name,
@@ -31,6 +39,7 @@ class Fleet:
             suite=settings.suite if suite is None else suite,
             server_public=server.server_public,
             body_bytes=settings.body_bytes,
+            tickets=tickets,
         )
         return cls(name, server, generator)
 
@@ -64,6 +73,13 @@ class Fleet:
 
     def down(self, first: int, n: int) -> None:
         self.generator.call("down", fleet=self.name, first=first, n=n)
+
+    def mute(self, first: int, n: int) -> None:
+        """These lines acknowledge nothing until they are told to speak."""
+        self.generator.call("mute", fleet=self.name, first=first, n=n)
+
+    def speak(self, first: int, n: int) -> None:
+        self.generator.call("speak", fleet=self.name, first=first, n=n)
 
     def counts(self) -> dict[str, int]:
         counts: dict[str, int] = self.generator.call("counts", fleet=self.name)

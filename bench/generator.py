@@ -36,6 +36,8 @@ COUNTED = (
     "busy",
     "retries",
     "login_failures",
+    "resumed",
+    "tickets_refused",
 )
 PROGRESS = ("live", "dropped", "received", "retries")
 PUBLISH_S = 0.5
@@ -77,7 +79,9 @@ class Generator:
 
     # --- commands ---
 
-    def make(self, fleet: str, *, port: int, suite: int, server_public: bytes, body_bytes: int) -> None:
+    def make(
+        self, fleet: str, *, port: int, suite: int, server_public: bytes, body_bytes: int, tickets: bool = False
+    ) -> None:
         made = Fleet(
             port=port,
             suite=suite,
@@ -86,6 +90,7 @@ class Generator:
             sent=self._streams.sent,
             heard=self._streams.heard,
             body_bytes=body_bytes,
+            tickets=tickets,
         )
         made.watch_command(self._connection.fileno())
         self._fleets[fleet] = made
@@ -101,6 +106,12 @@ class Generator:
 
     def down(self, fleet: str, first: int, n: int) -> None:
         self._fleets[fleet].down(first, n)
+
+    def mute(self, fleet: str, first: int, n: int) -> None:
+        self._fleets[fleet].mute(first, n)
+
+    def speak(self, fleet: str, first: int, n: int) -> None:
+        self._fleets[fleet].speak(first, n)
 
     def login(
         self, fleet: str, *, seconds: float, concurrent: int, pids: list[int], upto: int | None = None
@@ -132,11 +143,19 @@ class Generator:
         return meter.load(took, made.drain(STALL_S))
 
     def run_rate(
-        self, fleet: str, *, seconds: float, rate: float, window: int, pids: list[int], spin: bool
+        self,
+        fleet: str,
+        *,
+        seconds: float,
+        rate: float,
+        window: int,
+        pids: list[int],
+        spin: bool,
+        one_tick: bool = False,
     ) -> Load:
         """Open loop; see Fleet.run_rate."""
         made = self._fleets[fleet]
-        made.begin(window)
+        made.begin(window, one_tick=one_tick, receipts_stray=one_tick)
         meter = _Meter(made, pids)
         took = 0.0
         while took < seconds:  # in pieces, so that progress shows

@@ -48,5 +48,10 @@ class Histogram:
         at = min(at, BUCKETS_N - 1)
         return float((BOUNDS[at] + BOUNDS[at + 1]) / 2e6)
 
+    def max_ms(self) -> float:
+        """Upper bound of the highest bucket in use, in ms; NaN without values."""
+        used = np.flatnonzero(self.counts)
+        return float(BOUNDS[used[-1] + 1] / 1e6) if len(used) else float("nan")
+
     def summary(self) -> dict[str, float]:
         return {f"p{q:g}_ms": self.quantile_ms(q / 100) for q in (50, 90, 99, 99.9)} | {"n": float(self.n)}

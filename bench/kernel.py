@@ -41,12 +41,27 @@ def cpu_of(pids: Iterable[int]) -> Cpu:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes.  private: anonymous and file pages of the processes, shared ones divided by who shares them (PSS)."""
+    """Bytes in use by one process.  rss_anon: memory of its own, whoever else may read it; the parts of the
+    proportional set size: pss_anon the same with shared pages divided, pss_file pages of mapped files."""
 
-    private: int = 0
+    rss_anon: int
+    pss_anon: int
+    pss_file: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Memory":
+        kib = {}
+        for name in ("status", "smaps_rollup"):
+            for line in Path(f"/proc/{pid}/{name}").read_text().splitlines():
+                if line.endswith(" kB"):
+                    key, value = line.removesuffix(" kB").split(":")
+                    kib[key] = int(value)
+        return cls(*(kib[key] * 1024 for key in ("RssAnon", "Pss_Anon", "Pss_File")))
 
     def __sub__(self, other: "Memory") -> "Memory":
-        return Memory(self.private - other.private)
+        return Memory(
+            self.rss_anon - other.rss_anon, self.pss_anon - other.pss_anon, self.pss_file - other.pss_file
+        )
 
 
 def memory_of(pids: Iterable[int]) -> int:
@@ -83,6 +98,15 @@ def kernel_memory() -> int:
 def children_of(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(word) for word in text.split()]
+
+
+def is_gone(pid: int) -> bool:
+    """Whether it has ended; a zombie holds nothing any more."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
 
 
 def descriptor_limit() -> int:

@@ -22,7 +22,17 @@ METRICS = {
     "recipient_p50_ms": ("p50 ms", "{:.3f}"),
     "recipient_p99_ms": ("p99 ms", "{:.3f}"),
     "recipient_p99.9_ms": ("p99.9 ms", "{:.2f}"),
+    "accepted_p50_ms": ("✓ p50 ms", "{:.2f}"),
+    "accepted_p99_ms": ("✓ p99 ms", "{:.2f}"),
+    "accepted_max_ms": ("✓ max ms", "{:.2f}"),
+    "resends": ("resends", "{:.2f}"),
     "login_p99_ms": ("login p99 ms", "{:.0f}"),
+    "memory_mib": ("own MiB", "{:.1f}"),
+    "pss_mib": ("PSS MiB", "{:.1f}"),
+    "mapped_mib": ("mapped MiB", "{:.1f}"),
+    "each_bytes": ("B per message", "{:.0f}"),
+    "ready_s": ("ready s", "{:.3f}"),
+    "served_s": ("first login s", "{:.3f}"),
     "server_bytes": ("server B", "{:.0f}"),
     "client_bytes": ("client B", "{:.0f}"),
     "kernel_bytes": ("kernel B", "{:.0f}"),
@@ -30,7 +40,8 @@ METRICS = {
 }
 LEGEND = (
     "CPU, busy: of all server processes, from the scheduler's accounting, per message with receipt (or login). "
-    "gen.: the load generator. records, bytes: on the wire, both directions, as the clients count them."
+    "gen.: the load generator. records, bytes: on the wire, both directions, as the clients count them. "
+    "✓: from send to accepted. resends: per message."
 )
 SPREAD = ("cpu_us", "login_ms")
 

@@ -1,5 +1,6 @@
 """What is measured: `wa serve` as an operator runs it, and the floor."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from bench.addresses import U64, KeyPool, key_index, owners
 from bench.build import checkout
 from bench.children import Child
 from bench.crowd import Crowd
-from bench.kernel import children_of
+from bench.kernel import children_of, is_gone
 from wa._fastpath.sockets import listen_tcp
 from wa.ids import number_of
 from wa.noise import certificate
@@ -88,18 +89,39 @@ class WaServe:
         self.data_dir = Path(tempfile.mkdtemp(prefix="wa-", dir=sizing.where))
         fill_registry(self.data_dir, sizing.workers, crowd.devices.all, crowd.pool)
         self._log = (self.data_dir / "log").open("wb")
+        self._cores = sizing.cores
+        self.port = 0
+        self.start()
+        self.server_public = public_key_of(self.data_dir)
+
+    def start(self) -> None:
+        """Returns once every worker serves; after `kill` on the same data and port."""
         self._process = subprocess.Popen(
             [
-                *pinned(sizing.cores),
+                *pinned(self._cores),
                 *(sys.executable, "-P", "-m", "wa.cli.main", "serve", "--data-dir", str(self.data_dir)),
-                *("--listen", "127.0.0.1:0", "--workers", str(sizing.workers), "--log-level", "warning"),
+                *("--listen", f"127.0.0.1:{self.port}", "--workers", str(self.workers), "--log-level", "warning"),
             ],
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=server_environment(),
         )
         self.port = self._ready()
-        self.server_public = public_key_of(self.data_dir)
+
+    def kill(self) -> None:
+        """kill -9 of the supervisor and all workers; returns when none is left.  The page cache stays."""
+        pids = self.pids()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # workers die with their supervisor
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        deadline = time.monotonic() + STOP_S
+        while not all(is_gone(pid) for pid in pids):
+            if time.monotonic() > deadline:
+                raise OSError(f"of {pids} some are left after kill -9")
+            time.sleep(0.001)
 
     def pids(self) -> list[int]:
         """The supervisor and its workers."""

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from bench import group, idle, latency, offline, relay, storm
+from bench import group, idle, latency, offline, queued, relay, storm, unacknowledged
 from bench.results import Report
 from bench.settings import Settings
 
 IDLE_CONNECTIONS = 10_000
 STORM_CLIENTS = 5_000
 OFFLINE_RECIPIENTS = 512
+QUEUED_RECIPIENTS = 500
+UNACKNOWLEDGED_S = 6.0  # long enough that the oldest deliveries are repeated once
 
 
 def run(settings: Settings) -> Iterator[Report]:
@@ -20,6 +22,8 @@ def run(settings: Settings) -> Iterator[Report]:
         lambda: latency.run(few),
         lambda: storm.run(few, STORM_CLIENTS),
         lambda: offline.run(few, OFFLINE_RECIPIENTS),
+        lambda: unacknowledged.run(replace(few, seconds=UNACKNOWLEDGED_S)),
+        lambda: queued.run(few, QUEUED_RECIPIENTS),
         lambda: group.run(few),
         lambda: idle.run(few, IDLE_CONNECTIONS),
     ]

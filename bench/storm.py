@@ -1,5 +1,9 @@
-"""Storm: what a login costs beside the bare handshake, and ten thousand clients back at once while pairs chat."""
+"""Storm: what a login costs beside the bare handshake, and ten thousand clients back at once while pairs chat.
 
+Logins are whole ones: accept, handshake, hand-over to the owner, its registry, "ready" and the next ticket.
+"""
+
+import time
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -14,12 +18,12 @@ from bench.generator import start as start_generator
 from bench.histogram import Histogram
 from bench.judging import Judge
 from bench.relay import WORKERS
-from bench.results import Report, Target
+from bench.results import Report, Sample, Target
 from bench.servers import Running, Sizing, WaServe
 from bench.settings import Settings
 
 SERVER, BARE = "wa serve", "bare handshake"
-LOGIN = "login, IK"
+LOGIN, RESUMED = "login, IK", "login, ticket"
 SOURCES_N = 32
 PER_ROUND = 1_000
 CHAT_PAIRS = 16
@@ -27,6 +31,9 @@ CHAT_RATE = 500.0
 CHAT_SLICE_S = 0.5
 STORM_S = 300.0
 ROUNDS_OF_BARE = 1_000
+TICKETS_S = 5.0  # until everyone has one, after the last login
+TIMES_BARE_MAX = 1.3
+TICKET_TIMES_IK_MAX = 0.5
 
 
 class Bare:
@@ -48,7 +55,7 @@ def start_bare(cores: list[int]) -> Child:
 
 def run(settings: Settings, clients: int = 10_000) -> Report:
     report = Report("storm", {"clients": clients, "rounds": settings.rounds, "chat_rate": CHAT_RATE})
-    devices = clients + PER_ROUND + 2 * CHAT_PAIRS
+    devices = clients + 2 * PER_ROUND + 2 * CHAT_PAIRS
     crowd = Crowd(devices=devices, workers=WORKERS, streams=CHAT_PAIRS)
     judge = Judge(report, crowd)
     with Running() as running:
@@ -56,7 +63,11 @@ def run(settings: Settings, clients: int = 10_000) -> Report:
         bare_child = running.add(start_bare(settings.server_cores))
         storming = running.add(start_generator("storm", crowd, settings.generator_cores))
         chatting = running.add(start_generator("chat", crowd, settings.generator_cores, realtime=True))
-        cost_of_logins(report, settings, judge, fleet_of(storming, server, crowd, settings, PER_ROUND), bare_child)
+        fleets = {
+            LOGIN: fleet_of(storming, server, crowd, settings, PER_ROUND),
+            RESUMED: fleet_of(storming, server, crowd, settings, PER_ROUND, tickets=True),
+        }
+        cost_of_logins(report, settings, judge, fleets, bare_child)
         chat = Fleet.make(chatting, server, "chat", settings)
         make_pairs(chat, crowd, crowd.devices.take(CHAT_PAIRS), crowd.devices.take(CHAT_PAIRS))
         storm = fleet_of(storming, server, crowd, settings, clients)
@@ -66,37 +77,77 @@ def run(settings: Settings, clients: int = 10_000) -> Report:
     return report
 
 
-def fleet_of(generator: Child, server: WaServe, crowd: Crowd, settings: Settings, count: int) -> Fleet:
+def fleet_of(
+    generator: Child, server: WaServe, crowd: Crowd, settings: Settings, count: int, *, tickets: bool = False
+) -> Fleet:
     """Clients from many source addresses, none logged in."""
-    fleet = Fleet.make(generator, server, f"{count} clients", settings)
+    name = f"{count} clients{' with tickets' if tickets else ''}"
+    fleet = Fleet.make(generator, server, name, settings, tickets=tickets)
     addresses = crowd.devices.take(count)
     for k, source in enumerate(sources(SOURCES_N)):
         fleet.add(addresses[k::SOURCES_N], source)
     return fleet
 
 
-def cost_of_logins(report: Report, settings: Settings, judge: Judge, fleet: Fleet, bare_child: Child) -> None:
-    """Everyone logs in and leaves, round after round, with the bare handshake timed in between."""
-    with settings.progress("logins", settings.rounds) as step:
-        for _ in range(settings.rounds):
-            step(f"{PER_ROUND} logins")
-            load = judge.take("logins", fleet.login(concurrent=64))
-            n = load.counts["logins"]
-            cost = {"login_ms": load.server_cpu.total / n * 1e3, "per_s": n / load.wall_s}
-            cost |= {"server_busy": load.server_cpu.total / load.wall_s}
-            cost |= {"generator_busy": load.generator_cpu.total / load.wall_s}
-            report.find(SERVER, LOGIN).samples.append(cost)
-            fleet.down(0, PER_ROUND)
-            alone = bare_child.call("handshake_ms", suite=settings.suite)
-            scalars = bare_child.call("scalar_ms")
-            report.find(BARE, LOGIN).samples.append({"login_ms": alone, "per_s": 1e3 / alone})
-            report.find("its five scalar multiplications", LOGIN).samples.append({"login_ms": scalars})
-    ratio = report.ratio(
-        "CPU of login / of bare handshake", report.find(SERVER, LOGIN), report.find(BARE, LOGIN), "login_ms"
-    )
-    ratio.bound = 1.3
-    report.targets.append(ratio)
-    per_core = 1e3 / report.find(SERVER, LOGIN).median("login_ms")
+def cost_of_logins(
+    report: Report, settings: Settings, judge: Judge, fleets: dict[str, Fleet], bare_child: Child
+) -> None:
+    """Everyone logs in and leaves, round after round: by IK, by ticket, and the bare handshake timed in between.
+
+    The first round is not counted: nobody has a ticket yet.
+    """
+    with settings.progress("logins", (settings.rounds + 1) * len(fleets)) as step:
+        for round_ in range(settings.rounds + 1):
+            for name, fleet in fleets.items():
+                step(name)
+                load = judge.take(name, fleet.login(concurrent=64))
+                if round_:
+                    report.find(SERVER, name).samples.append(cost_of(load))
+                wanted = PER_ROUND if round_ and name == RESUMED else 0
+                if load.counts["resumed"] != wanted or load.counts["tickets_refused"]:
+                    report.faults.append(f"{name}: {load.counts['resumed']} of {wanted} came back with a ticket")
+                if name == RESUMED:
+                    everyone_has_a_ticket(fleet, (round_ + 1) * PER_ROUND)
+                fleet.down(0, PER_ROUND)
+            if round_:
+                alone = bare_child.call("handshake_ms", suite=settings.suite)
+                scalars = bare_child.call("scalar_ms")
+                report.find(BARE, LOGIN).samples.append({"login_ms": alone, "per_s": 1e3 / alone})
+                report.find("its five scalar multiplications", LOGIN).samples.append({"login_ms": scalars})
+    targets_of_logins(report)
+
+
+def cost_of(load: Load) -> Sample:
+    n = load.counts["logins"]
+    return {
+        "login_ms": load.server_cpu.total / n * 1e3,
+        "per_s": n / load.wall_s,
+        "server_busy": load.server_cpu.total / load.wall_s,
+        "generator_busy": load.generator_cpu.total / load.wall_s,
+    }
+
+
+def everyone_has_a_ticket(fleet: Fleet, tickets: int) -> None:
+    """It comes right behind "ready".  Raises OSError when it does not."""
+    deadline = time.monotonic() + TICKETS_S
+    while (have := fleet.counts()["tickets"]) < tickets:
+        if time.monotonic() > deadline:
+            raise OSError(f"{have} of {tickets} tickets came")
+        time.sleep(0.01)
+
+
+def targets_of_logins(report: Report) -> None:
+    by_ik, by_ticket = report.find(SERVER, LOGIN), report.find(SERVER, RESUMED)
+    bare_handshake = report.find(BARE, LOGIN)
+    for name, above, below, bound in (
+        ("CPU of login / of bare handshake", by_ik, bare_handshake, TIMES_BARE_MAX),
+        ("CPU of login by ticket / by IK", by_ticket, by_ik, TICKET_TIMES_IK_MAX),
+        ("CPU of login by ticket / of bare IK handshake", by_ticket, bare_handshake, None),
+    ):
+        ratio = report.ratio(name, above, below, "login_ms")
+        ratio.bound = bound
+        report.targets.append(ratio)
+    per_core = 1e3 / by_ik.median("login_ms")
     report.targets.append(Target("logins per second of one core", per_core, 2_000, False, "/s"))
 
 

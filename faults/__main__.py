@@ -16,6 +16,7 @@ from faults.cuts import cuts as run_cuts
 from faults.disk_full import disk_full as run_disk_full
 from faults.kills import kills as run_kills
 from faults.report import Outcome
+from faults.slow_reader import blocked_control as run_blocked_control
 from faults.slow_reader import slow_reader as run_slow_reader
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -72,8 +73,8 @@ def corrupt(*, seed: Seed = 1, directory: Directory = None) -> None:
 
 @app.command()
 def control(*, seed: Seed = 1, directory: Directory = None) -> None:
-    """Negative control: a client that acknowledges before its commit must be caught."""
-    end([alone("control", run_control(seed, directory))], seed)
+    """Negative controls: a client that acknowledges before its commit, and a worker that waits for one, are caught."""
+    end(controls(seed, directory), seed)
 
 
 @app.command("all")
@@ -85,9 +86,16 @@ def everything(*, rounds: Rounds = 100, seed: Seed = 1, directory: Directory = N
         counted("TCP cuts", 60, seed, partial(run_cuts, 60, seed, directory)),
         alone("slow reader", run_slow_reader(30.0, seed, directory)),
         alone("corrupt", run_corrupt(seed, directory)),
-        alone("control", run_control(seed, directory)),
+        *controls(seed, directory),
     ]
     end(outcomes, seed)
+
+
+def controls(seed: int, directory: Path | None) -> list[Outcome]:
+    return [
+        alone("control", run_control(seed, directory)),
+        alone("control: blocked", run_blocked_control(seed, directory)),
+    ]
 
 
 def alone(name: str, scenario: Run) -> Outcome:

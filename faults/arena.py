@@ -90,10 +90,18 @@ class Arena:
         if self.server.is_running:
             await self.server.stop()
 
-    async def until(self, condition: Callable[[], bool], otherwise: str, seconds: float = SETTLE_S_MAX) -> None:
-        """Raises TimeoutError with `otherwise`."""
-        deadline = time.monotonic() + seconds
+    async def until(
+        self,
+        condition: Callable[[], bool],
+        otherwise: str,
+        seconds: float = SETTLE_S_MAX,
+        progress: Callable[[], int] = int,
+    ) -> None:
+        """Raises TimeoutError with `otherwise` when it did not come, and `progress` did not rise, for so long."""
+        deadline, most = time.monotonic() + seconds, progress()
         while not condition():
+            if (now := progress()) > most:
+                deadline, most = time.monotonic() + seconds, now
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{otherwise}; server: {self.server.log_end()}; clients: {self.people.log_end()}")
             await asyncio.sleep(POLL_S)
@@ -159,7 +167,7 @@ class Arena:
         for person in persons:
             person.go(False)
         await self.until(lambda: self.server.is_ready, "the server did not come up")
-        await self.until(self._all_answered, "not everything was answered")
+        await self.until(self._all_answered, "not everything was answered", progress=self._steps_done)
         begun = time.monotonic()
         while not self._all_delivered(missing) and time.monotonic() < begun + RECEIPTS_S:
             await asyncio.sleep(POLL_S)
@@ -169,11 +177,17 @@ class Arena:
                 self.late_receipts += stored.accepted
                 await self.people.stop(person)
                 self.people.start(person, going=False)
-        await self.until(lambda: self._all_delivered(missing), "not everything was delivered")
+        delivered = partial(self._all_delivered, missing)
+        await self.until(delivered, "not everything was delivered", progress=self._steps_done)
         await asyncio.sleep(0.3)
         for person in persons:
             await self.people.stop(person)
         return history.read(persons)
+
+    def _steps_done(self) -> int:
+        """Rises, while nobody writes, until all is delivered and no further; less while a store is busy."""
+        found = [person.stored() or Stored() for person in self.people.persons.values()]
+        return sum(stored.accepted + 2 * stored.delivered + stored.shown for stored in found)
 
     def _all_answered(self) -> bool:
         found = [person.stored() for person in self.people.persons.values()]

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 READ_BYTES = 65_536
+NARROW_BYTES = 4_096
+NARROW_SEGMENT_BYTES = 1_360  # the other end sizes its buffer by their number and by the memory that each takes
 OPEN_BYTES_MAX = 600  # of a handshake and the first frames: some incidents hit there
 
 
@@ -44,16 +46,40 @@ def plan(rng: random.Random) -> Incident:
 
 
 class Proxy:
-    """Every connection gets the next incident of the plan; connections beyond it are passed as they are."""
+    """Every connection gets the next incident of the plan; connections beyond it are passed as they are.
 
-    def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+    narrow: it holds little, and neither do the sockets at both of its ends.  On one machine they take a megabyte for a
+    client that does not read; through this one, while it is held, the server's socket is full after some KB.
+    """
+
+    def __init__(self, target_port: int, *, narrow: bool = False) -> None:
+        self._target_port, self._narrow = target_port, narrow
+        self._held_bytes = NARROW_BYTES if narrow else READ_BYTES
         self.planned: list[Incident] = []
         self.happened: list[Incident] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    def hold(self, held: bool) -> None:
+        """While it is held, it reads nothing more from either end."""
+        if held:
+            self._flowing.clear()
+        else:
+            self._flowing.set()
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._on_client, "127.0.0.1", 0)
+        sock = self._made(socket.socket())
+        sock.bind(("127.0.0.1", 0))  # what it accepts has its buffers
+        self._server = await asyncio.start_server(self._on_client, sock=sock, limit=self._held_bytes)
+
+    def _made(self, sock: socket.socket) -> socket.socket:
+        if self._narrow:
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                sock.setsockopt(socket.SOL_SOCKET, option, NARROW_BYTES)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, NARROW_SEGMENT_BYTES)
+        sock.setblocking(False)
+        return sock
 
     @property
     def port(self) -> int:
@@ -71,14 +97,19 @@ class Proxy:
         task.add_done_callback(self._connections.discard)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sock = self._made(socket.socket())
         try:
-            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._target_port))
+            to_reader, to_writer = await asyncio.open_connection(sock=sock, limit=self._held_bytes)
         except OSError:
+            sock.close()
             writer.close()
             return
+        for each in (writer, to_writer):
+            each.transport.set_write_buffer_limits(self._held_bytes)
         incident = self.planned.pop(0) if self.planned else None
-        up = _Way(reader, to_writer, incident if incident is not None and incident.up else None)
-        down = _Way(to_reader, writer, incident if incident is not None and not incident.up else None)
+        up = _Way(reader, to_writer, self._flowing, incident if incident is not None and incident.up else None)
+        down = _Way(to_reader, writer, self._flowing, incident if incident is not None and not incident.up else None)
         ways = [asyncio.create_task(way.run()) for way in (up, down)]
         try:
             # Either way may end alone (half-close); a cut ends both.
@@ -102,8 +133,14 @@ class Proxy:
 class _Way:
     """One direction.  `is_over`: it has ended the whole connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, incident: Incident | None) -> None:
-        self._reader, self._writer, self._incident = reader, writer, incident
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        flowing: asyncio.Event,
+        incident: Incident | None,
+    ) -> None:
+        self._reader, self._writer, self._flowing, self._incident = reader, writer, flowing, incident
         self._passed = 0
         self.hit = False
         self.is_over = False
@@ -111,6 +148,7 @@ class _Way:
     async def run(self) -> None:
         try:
             while data := await self._reader.read(READ_BYTES):
+                await self._flowing.wait()
                 if not await self._pass(data):
                     return
             self._end()

@@ -179,6 +179,11 @@ class Server:
         """Workers that run, also those that do not serve yet."""
         return [pid for pid in children(self.pid) if is_alive(pid)] if self.is_running else []
 
+    def worker_pid(self, number: int) -> int:
+        """Of the worker that owns this part of the shards.  Raises LocalError."""
+        pid: int = self.status()["workers"][number]["pid"]
+        return pid
+
     def kill_workers(self, pids: list[int]) -> None:
         self._keep_rings()
         self.start_kills += 0 if self.was_ready else len(pids)

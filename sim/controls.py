@@ -23,6 +23,7 @@ CONTROLS = (
     Control("early", "accepted is told before the commit", ("power_loss", "offline"), ("lost", "accepted")),
     Control("forgetful", "the mailbox entry is deleted before the acknowledgement", ("cut", "crash_client"), ("lost",)),
     Control("no_dedup", "the store does not deduplicate", ("cut", "crash_client", "offline"), ("queued",)),
+    Control("silent", "what is taken out leaves no receipt", ("offline", "crash_worker"), ("lost",)),
     Control("client_no_dedup", "the client does not deduplicate", ("cut", "crash_client"), ("twice",)),
     Control("client_early_ack", "the client acknowledges before its commit", ("crash_client",), ("lost", "delivered")),
 )

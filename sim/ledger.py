@@ -9,7 +9,7 @@ Rules checked as they happen (the names are what a report says):
     altered     the body, kind and sender are what was sent
     order       between one sender and one recipient, equal priority is first shown in the order of sending
     refused     refusals name a reason that can be true
-    status      receipts.status says "not waiting" of an accepted envelope only when it was delivered or expired
+    status      receipts.status says "not waiting" of an accepted envelope only when it was delivered, or its end told
     window      never more unacknowledged deliveries on a connection than the window
     cap         no mailbox over its cap
     queued      no envelope in a mailbox twice
@@ -74,11 +74,18 @@ class Violation:
 
 class Ledger:
     def __init__(
-        self, history: History, clock: "Clock", disorder: Callable[[], bool], redelivers: Callable[[], bool]
+        self,
+        history: History,
+        clock: "Clock",
+        prunes: bool,
+        disorder: Callable[[], bool],
+        redelivers: Callable[[], bool],
     ) -> None:
-        """disorder: may an envelope have been refused, or lost between workers, without its sender hearing so?
+        """prunes: may a full mailbox drop other envelopes than status?
+        disorder: may an envelope have been refused, or lost between workers, without its sender hearing so?
         redelivers: may what was acknowledged have been delivered again?
         """
+        self.prunes = prunes
         self.redelivers = redelivers
         self.disorder = disorder
         self.history = history
@@ -158,7 +165,7 @@ class Ledger:
             e.final = code
             if e.key[1] not in self.removed:
                 self.violate("refused", "told address_unknown of a device that was always there", e.key)
-        elif code == Code.DROPPED and e.kind == Kind.STATUS:
+        elif code == Code.DROPPED and (e.kind == Kind.STATUS or self.prunes):
             e.final = code
         else:
             self.violate("refused", f"{Code(code).name.lower()}: no reason for it", e.key)
@@ -167,8 +174,8 @@ class Ledger:
         """receipts.status said so of an envelope that its sender knows to be accepted."""
         self.event(short(key[0]), "not waiting", key)
         e = self.envelopes[key]
-        if not (e.committed or e.final or e.damaged or e.gone or self.may_have_expired(e)):
-            self.violate("status", "said to be not waiting, and it was neither delivered nor expired", key)
+        if not (e.committed or e.final or e.damaged or e.gone):
+            self.violate("status", "said to be not waiting, and it was neither delivered nor reported", key)
         e.not_waiting = True
 
     def marked_read(self, key: Key) -> None:
@@ -225,10 +232,7 @@ class Ledger:
             if e.damaged or e.gone:
                 continue
             if e.accepted and not e.shown and not e.final:
-                if e.not_waiting and self.may_have_expired(e):
-                    self.counts["expired_untold"] += 1  # its report went down with a connection or a worker
-                else:
-                    self.violate("lost", "accepted, then neither shown nor reported", key)
+                self.violate("lost", "accepted, then neither shown nor reported", key)
             elif key in knows and knows[key] == "unanswered":
                 self.violate("unresolved", "its sender still waits for an answer", key)
             elif key in knows and knows[key] == "accepted":

@@ -32,8 +32,6 @@ FAULTS: Final = (
     "damage",
     "remove_device",
 )
-CLIENT_CONTROLS: Final = ("client_no_dedup", "client_early_ack")
-STORE_CONTROLS: Final = ("early", "forgetful", "no_dedup", "no_fsync")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Settings:
 
     @property
     def store_control(self) -> str:
-        return self.control if self.control in ("early", "forgetful", "no_dedup") else "none"
+        return self.control if self.control in ("early", "forgetful", "no_dedup", "silent") else "none"
 
     @property
     def fsync(self) -> bool:
@@ -110,6 +108,7 @@ def _overrides(rng: random.Random, answer_ns: int) -> dict[str, int]:
         out["sender_window_max"] = rng.choice([1, 2, 5, 16])
     if rng.random() < 0.4:
         out["mailbox_envelopes_max"] = rng.choice([1, 2, 5, 20])
+        out["overflow_prune"] = rng.choice([0, 1])
     if rng.random() < 0.5:
         out["resend_after_ms"] = max(rng.choice([300, 1000]), answer_ns // MS)
     if rng.random() < 0.2:

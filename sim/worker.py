@@ -98,7 +98,8 @@ class Door:
         if not owner.alive:
             loop.respond(event.conn, event.request_id, Code.REQUEST_TIMEOUT, pack({}))
             return
-        waiting = [owner.loop.is_waiting(number << 8 | device, event.address, id_) for device, id_ in asked["items"]]
+        keys = [(number << 8 | device, event.address, id_) for device, id_ in asked["items"]]
+        waiting = [owner.loop.is_waiting(*key) or loop.is_reported(*key) for key in keys]
         loop.respond(event.conn, event.request_id, 0, pack({"waiting": waiting}))
 
 

@@ -57,7 +57,8 @@ class World:
         self._links(settings.tcp, settings.bus)
         self.history = History(kept=history)
         self.clock = NetClock(self.net)
-        self.ledger = Ledger(self.history, self.clock, self.disorder, lambda: self.died)
+        prunes = bool(settings.bound("overflow_prune"))
+        self.ledger = Ledger(self.history, self.clock, prunes, self.disorder, lambda: self.died)
         self.static_private = bytes([7]) * 32
         self.static_public: bytes = pysodium.crypto_scalarmult_curve25519_base(self.static_private)
         self.registry: dict[int, bytes] = {}

@@ -22,7 +22,7 @@ from wa.errors import LocalError
 DEFAULT_FILE = "wa.toml"
 ENV_PREFIX = "WA_"
 ENV_FILE = "WA_CONFIG"
-OVERFLOW_POLICIES = ("refuse",)
+OVERFLOW_POLICIES = ("refuse", "prune")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 

@@ -47,6 +47,7 @@ DELIVERY_WINDOW_MAX = 64  # unacknowledged deliveries in flight per device
 DELIVERY_WINDOW_BYTES_MAX = 262_144  # and their bodies together: a slow reader's memory is bounded
 SENDER_WINDOW_MAX = 64  # envelopes a connection may have unaccepted before it is no longer read
 MAILBOX_ENVELOPES_MAX = 1_000
+OVERFLOW_PRUNE = 0  # 1 with overflow = "prune": a full mailbox gives up its lowest priority, oldest first
 RETENTION_S = 30 * 86_400
 RETENTION_CALL_S = 60
 RETENTION_STATUS_S = 86_400

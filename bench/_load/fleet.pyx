@@ -9,7 +9,7 @@ from bench._load.gen cimport (
     BODY_BYTES_MIN, EVENTS_N, Gen, LINE_DOWN, LINE_LIVE, LINE_WAITING, Line, OUTSTANDING_MAX, Sender,
 )
 from bench._load.hist cimport BUCKETS_N, Hist, bucket_of
-from bench._load.line cimport flush_record, line_connect, line_down, line_event, put_simple
+from bench._load.line cimport flush_record, line_connect, line_down, line_event, put_acks, put_simple
 from bench._load.traffic cimport begin_one, on_batch, on_frame, top_up
 from wa._fastpath.frames cimport F_CLOSE, F_PING
 from wa._fastpath.host cimport poller_create
@@ -42,7 +42,8 @@ cdef class Fleet:
 
     suite: 1 ChaCha20-Poly1305, 2 AES-256-GCM, 0 none (a floor only).  server_public: the server's Noise key, b"" for a
     floor.  keys: private device keys, 32 bytes each; line i uses the one it was added with.  sent, heard: u32 per
-    stream in memory that all generators share.  Raises OSError, MemoryError.
+    stream in memory that all generators share.  tickets: a line that had one comes back with it.
+    Raises OSError, MemoryError.
     """
     cdef Gen* g
     cdef readonly object sent, heard
@@ -53,7 +54,9 @@ cdef class Fleet:
     cdef uint32_t* senders
     cdef uint32_t senders_n
 
-    def __cinit__(self, *, int port, int suite, bytes server_public, bytes keys, sent, heard, int body_bytes=100):
+    def __cinit__(
+        self, *, int port, int suite, bytes server_public, bytes keys, sent, heard, int body_bytes=100, bint tickets=False
+    ):
         cdef uint32_t i
         if sodium_init() < 0:
             raise OSError("libsodium cannot be initialised")
@@ -68,6 +71,7 @@ cdef class Fleet:
             raise OSError("the event source cannot be made")
         g.suite = suite
         g.is_floor = len(server_public) == 0
+        g.use_tickets = tickets
         if not g.is_floor:
             memcpy(g.server_public, <const char*>server_public, 32)
         g.port = htons(port)
@@ -101,6 +105,7 @@ cdef class Fleet:
                 free(g.lines[i].sender.targets)
                 free(g.lines[i].sender.streams)
                 free(g.lines[i].sender)
+            free(g.lines[i].ticket)
             free(g.lines[i])
         free(g.lines)
         free(self.senders)
@@ -292,6 +297,29 @@ cdef class Fleet:
                 flush_record(g, g.lines[i])
             line_down(g, g.lines[i])
         self.next_down = min(self.next_down, first)
+
+    def mute(self, uint32_t first, uint32_t n) -> None:
+        """From here on these lines check what they receive and acknowledge nothing."""
+        cdef Gen* g = self.g
+        cdef uint32_t i
+        for i in range(first, min(first + n, g.lines_n)):
+            if not g.lines[i].mute_from:
+                g.lines[i].mute_from = g.lines[i].seq_seen + 1
+
+    def speak(self, uint32_t first, uint32_t n) -> None:
+        """Muted lines acknowledge again, and at once what they have kept to themselves."""
+        cdef Gen* g = self.g
+        cdef uint32_t i
+        cdef Line* l
+        for i in range(first, min(first + n, g.lines_n)):
+            l = g.lines[i]
+            if l.mute_from and l.state == LINE_LIVE and l.seq_seen >= l.mute_from:
+                g.plain_n = 0
+                g.ack_first = l.mute_from
+                g.ack_n = l.seq_seen - l.mute_from + 1
+                put_acks(g, l)
+                flush_record(g, l)
+            l.mute_from = 0
 
     # --- loads ----------------------------------------------------------------------------------------------------
 

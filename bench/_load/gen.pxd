@@ -52,6 +52,7 @@ ctypedef struct Line:
     Sender* sender                # of lines that send
     uint8_t* in_buf               # an incomplete record
     uint8_t* out                  # what the socket has not taken yet
+    uint8_t* ticket               # psk and ticket to come back with, of a fleet that uses them
     uint64_t address
     uint64_t began_ns             # of this login, from the first attempt on
     uint64_t retry_at_ns
@@ -61,8 +62,10 @@ ctypedef struct Line:
     uint32_t source               # IPv4 address to connect from, network order, 0 = any
     uint32_t seq_seen             # highest delivery number of this connection
     uint32_t said_s               # when it last sent something
+    uint32_t mute_from            # the first delivery number that it keeps to itself; 0 = it acknowledges
     int32_t fd
     uint16_t key                  # index into the pool
+    uint16_t ticket_n             # bytes, the psk included
     uint8_t state
     uint8_t tries
 
@@ -71,6 +74,7 @@ ctypedef struct Counts:           # since the generator was made
     uint64_t sent, accepted, delivered, received
     uint64_t refused, resent, duplicates, gaps, bad_bodies, bad_receipts
     uint64_t bytes_in, bytes_out, records_in, records_out, pings
+    uint64_t tickets, resumed, tickets_refused   # received and kept; logins by one; those that went on with IK
     uint64_t late                 # open loop: messages that found every window full
 
 ctypedef struct Gen:
@@ -81,6 +85,7 @@ ctypedef struct Gen:
     uint64_t now_ns
     uint8_t suite                 # 0 = plain records (floor only), else NOISE_SUITE_*
     uint8_t is_floor
+    uint8_t use_tickets
     uint8_t server_public[32]
     uint16_t port                 # network order
     uint32_t host                 # network order

@@ -2,7 +2,7 @@
 # HOT: every byte that the generator sends and receives; it must cost less than the server it measures.
 """Connections of the load generator; see line.pxd and docs/protocol.md, sections 1 and 2."""
 from libc.errno cimport EAGAIN, EINPROGRESS, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
@@ -14,7 +14,8 @@ from wa._fastpath.frames cimport (
     F_ACK, F_ACK_RANGE, F_CLOSE, F_OPEN, F_READY, FRAME_HEADER_BYTES_MAX, Frame, frame_parse, frame_write,
 )
 from wa._fastpath.noise cimport (
-    NOISE_IK, NoiseHandshake, noise_open, noise_read, noise_seal, noise_split, noise_start, noise_wipe, noise_write,
+    NOISE_IK, NOISE_NNPSK0, NoiseHandshake, noise_open, noise_read, noise_seal, noise_split, noise_start,
+    noise_start_psk, noise_wipe, noise_write,
 )
 from wa._fastpath.poller cimport HANGUP, READABLE, WRITABLE
 
@@ -44,6 +45,9 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     RECORD_NOISE = 1
     RECORD_REFUSED = 3
+    RECORD_TICKET = 4
+    RECORD_TICKET_REFUSED = 5
+    PSK_BYTES = 32
     CODE_BUSY = 13
     CLIENT_VERSION = 1
     FLOOR_HELLO_BYTES = 16
@@ -104,6 +108,7 @@ cdef int line_connect(Gen* g, Line* l) noexcept nogil:
         l.began_ns = g.poller.now_ns(g.poller)
     l.state = LINE_CONNECTING
     l.seq_seen = 0
+    l.mute_from = 1 if l.mute_from else 0
     g.pending_n += 1
     return 0
 
@@ -176,14 +181,15 @@ cdef void floor_hello(Gen* g, Line* l) noexcept nogil:
 
 
 cdef void first_message(Gen* g, Line* l) noexcept nogil:
-    """The hello and IK message 1 with the login in it."""
+    """The hello, and message 1 with the login in it: of NNpsk0 behind the ticket where there is one, or of IK."""
     cdef uint8_t ephemeral[32]
     cdef uint8_t login[9]
     cdef uint8_t* out = g.record
+    cdef uint32_t at = 13             # where the Noise message begins, behind hello, length and kind
     cdef int64_t n
     memcpy(out, <const uint8_t*>b"wa\r\n\x01", 5)
     out[5] = g.suite
-    out[6] = NOISE_IK
+    out[6] = NOISE_NNPSK0 if l.ticket != NULL else NOISE_IK
     out[7] = 0
     login[0] = 0
     put_be64(login + 1, l.address)
@@ -191,17 +197,40 @@ cdef void first_message(Gen* g, Line* l) noexcept nogil:
     if l.hs == NULL:
         lost(g, l, 0)
         return
-    noise_start(l.hs, NOISE_IK, g.suite, True, out, 8, g.key_private + 32 * l.key, g.key_public + 32 * l.key,
-                g.server_public)
+    out[12] = RECORD_NOISE
+    if l.ticket != NULL:
+        noise_start_psk(l.hs, g.suite, True, out, 8, l.ticket)
+        n = l.ticket_n - PSK_BYTES
+        out[12] = RECORD_TICKET
+        out[13] = <uint8_t>(n >> 8)
+        out[14] = <uint8_t>n
+        memcpy(out + 15, l.ticket + PSK_BYTES, n)
+        at = <uint32_t>(15 + n)
+        free(l.ticket)                # good once
+        l.ticket = NULL
+    else:
+        noise_start(l.hs, NOISE_IK, g.suite, True, out, 8, g.key_private + 32 * l.key, g.key_public + 32 * l.key,
+                    g.server_public)
     g.poller.random(g.poller, ephemeral, 32)
-    n = noise_write(l.hs, ephemeral, login, 9, out + 13, 512)
+    n = noise_write(l.hs, ephemeral, login, 9, out + at, 512)
     if n < 0:
         lost(g, l, 0)
         return
-    put_be32(out + 8, <uint32_t>(n + 1))
-    out[12] = RECORD_NOISE
+    put_be32(out + 8, <uint32_t>(at - 12 + n))
     l.state = LINE_HANDSHAKE
-    write_out(g, l, out, <uint32_t>(13 + n))
+    write_out(g, l, out, <uint32_t>(at + n))
+
+
+cdef void keep_ticket(Gen* g, Line* l, const Frame* f) noexcept nogil:
+    if not g.use_tickets:
+        return
+    free(l.ticket)
+    l.ticket = <uint8_t*>malloc(f.body_n)
+    if l.ticket == NULL:
+        return
+    memcpy(l.ticket, f.body, f.body_n)
+    l.ticket_n = <uint16_t>f.body_n
+    g.counts.tickets += 1
 
 
 cdef void on_handshake(Gen* g, Line* l, const uint8_t* record, uint32_t n) noexcept nogil:
@@ -214,9 +243,18 @@ cdef void on_handshake(Gen* g, Line* l, const uint8_t* record, uint32_t n) noexc
             retry_ms = be32(record + 3)
         lost(g, l, retry_ms)
         return
+    if record[0] == RECORD_TICKET_REFUSED and l.hs.pattern == NOISE_NNPSK0:
+        g.counts.tickets_refused += 1
+        noise_wipe(l.hs)
+        free(l.hs)
+        l.hs = NULL
+        first_message(g, l)
+        return
     if record[0] != RECORD_NOISE or noise_read(l.hs, record + 1, n - 1, payload, 256) < 0:
         lost(g, l, 0)
         return
+    if l.hs.pattern == NOISE_NNPSK0:
+        g.counts.resumed += 1
     noise_split(l.hs, &l.noise)
     free(l.hs)
     l.hs = NULL

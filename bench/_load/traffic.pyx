@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 from bench._load.gen cimport Gen, Line, SLOTS_N, Sender, Slot
 from bench._load.hist cimport hist_add
-from bench._load.line cimport put_frame, put_simple
+from bench._load.line cimport keep_ticket, put_frame, put_simple
 from wa._fastpath.frames cimport (
     F_ACCEPTED, F_ACK, F_ACK_RANGE, F_DELIVER, F_DELIVERED, F_DELIVER_QUEUED, F_PONG, F_TICKET, F_REFUSED, F_SEND,
     F_STORED_RECEIPT, Frame,
@@ -77,6 +77,8 @@ cdef void on_batch(Gen* g, Line* l) noexcept nogil:
 
 cdef void acknowledge(Gen* g, Line* l, uint64_t seq) noexcept nogil:
     """Adds seq to the range that the end of this read acknowledges."""
+    if l.mute_from:
+        return
     if g.ack_n and seq != g.ack_first + g.ack_n:
         put_simple(g, l, F_ACK if g.ack_n == 1 else F_ACK_RANGE, g.ack_first, g.ack_n)
         g.ack_n = 0
@@ -161,5 +163,7 @@ cdef void on_frame(Gen* g, Line* l, const Frame* f) noexcept nogil:
             l.seq_seen = <uint32_t>f.number
             if f.extra == F_DELIVERED:
                 g.counts.delivered += 1
-    elif f.type != F_PONG and f.type != F_TICKET:
+    elif f.type == F_TICKET:
+        keep_ticket(g, l, f)
+    elif f.type != F_PONG:
         g.counts.bad_receipts += 1

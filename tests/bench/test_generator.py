@@ -1,5 +1,6 @@
 """The load generator tells the truth: it counts what a server and the floor deliver, and notices what they do not."""
 
+import mmap
 import os
 import socket
 import threading
@@ -18,13 +19,15 @@ from bench.fleets import Fleet, make_group, make_pairs
 from bench.generator import Load
 from bench.generator import start as start_generator
 from bench.histogram import BOUNDS, Histogram
-from bench.kernel import needs
+from bench.kernel import Memory, is_gone, needs
 from bench.population import plan
 from bench.relay import OTHER, SAME
 from bench.results import Report, Series
 from bench.servers import Floor, Running, Sizing, WaServe
 from bench.settings import Settings
+from bench.storm import everyone_has_a_ticket
 from bench.streams import Streams
+from wa import limits
 from wa.routing.shards import worker_of
 from wa.wire import frames
 
@@ -94,6 +97,84 @@ def test_messages_for_absent_devices_are_stored_and_drained(
     assert drained.faults() == {}
     assert drained.counts["received"] == drained.counts["delivered"] == 200
     assert crowd.streams.verdict().wrong == 0
+
+
+def test_muted_recipients_get_everything_and_acknowledge_it_later(
+    settings: Settings, crowd: Crowd, running: Running
+) -> None:
+    server = running.add(WaServe(Sizing(2, CORES, settings.where), crowd))
+    fleet = Fleet.make(running.add(start_generator("generator", crowd, CORES)), server, "silent", settings)
+    make_group(fleet, crowd, crowd.devices.take(1), crowd.devices.take(10))
+    assert exact(fleet.load("run", seconds=60.0, window=16, per_sender=30), crowd) == 30
+    fleet.mute(1, 10)
+    silent = fleet.load("run", seconds=60.0, window=16, per_sender=200, one_tick=True)
+    assert silent.faults() == {}
+    assert (silent.counts["accepted"], silent.counts["delivered"]) == (200, 0)
+    assert silent.to_receipt.n == 200
+    # Nothing is accepted before its linger is over (the server's clock has steps of a millisecond).
+    assert silent.to_receipt.quantile_ms(0.001) > limits.LINGER_MS - 2
+    fleet.speak(1, 10)
+    loud = fleet.load("wait_for", received=230, delivered=230)
+    assert loud.faults() == {}
+    assert fleet.counts()["delivered"] == fleet.counts()["received"] == 230
+    assert crowd.streams.verdict().wrong == 0
+
+
+def test_a_server_is_killed_and_started_on_its_data(settings: Settings, crowd: Crowd, running: Running) -> None:
+    server = running.add(WaServe(Sizing(1, CORES, settings.where), crowd))
+    generator = running.add(start_generator("generator", crowd, CORES))
+    away, before = crowd.devices.take(3), server.pids()
+    fleet = Fleet.make(generator, server, "fill", settings)
+    fleet.add(crowd.devices.take(1))
+    fleet.login()
+    fleet.send_to(0, away, crowd.streams.take(3))
+    assert fleet.load("run", seconds=60.0, window=64, per_sender=90, one_tick=True).counts["accepted"] == 90
+    generator.call("drop", fleet=fleet.name)
+    server.kill()
+    assert all(is_gone(pid) for pid in before)
+    server.start()
+    assert not set(before) & set(server.pids())
+    again = Fleet.make(generator, server, "drain", settings)
+    again.add(away)
+    assert again.load("wait_for", received=90, delivered=0).faults() == {}
+    assert crowd.streams.verdict().wrong == 0
+
+
+def test_tickets_are_used_and_replaced_and_a_refused_one_is_not_the_end(
+    settings: Settings, crowd: Crowd, running: Running
+) -> None:
+    server = running.add(WaServe(Sizing(2, CORES, settings.where), crowd))
+    generator = running.add(start_generator("generator", crowd, CORES))
+    fleet = Fleet.make(generator, server, "resuming", settings, tickets=True)
+    fleet.add(crowd.devices.take(10))
+    for round_, (resumed, refused) in enumerate([(0, 0), (10, 0), (10, 0), (0, 10)], 1):
+        load = fleet.login()
+        assert load.faults() == {}
+        counts = load.counts
+        assert (counts["logins"], counts["resumed"], counts["tickets_refused"]) == (10, resumed, refused)
+        everyone_has_a_ticket(fleet, 10 * round_)
+        fleet.down(0, 10)
+        if round_ == 3:
+            server.kill()
+            server.start()
+    without = Fleet.make(generator, server, "without", settings)
+    without.add(crowd.devices.take(3))
+    for _ in range(2):
+        assert without.login().counts["resumed"] == 0
+        without.down(0, 3)
+
+
+def test_memory_of_its_own_is_told_from_mapped_files(tmp_path: Path) -> None:
+    path, size = tmp_path / "file", 16 << 20
+    path.write_bytes(bytes(size))
+    before = Memory.of(os.getpid())
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[at] for at in range(0, size, mmap.PAGESIZE)) == 0
+        own = bytearray(b"1") * (2 * size)
+        grown = Memory.of(os.getpid()) - before
+        assert abs(grown.rss_anon - len(own)) < size // 4
+        assert abs(grown.pss_anon - len(own)) < size // 4
+        assert abs(grown.pss_file - size) < size // 4
 
 
 @pytest.mark.parametrize(("suite", "each"), [(2, False), (1, True), (0, False), (0, True)])

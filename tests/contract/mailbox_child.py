@@ -5,6 +5,7 @@ usage: mailbox_child.py MODE DIRECTORY
   fill     has a limit on the size of files; prints one line per step, see `fill`
   journal  40 batches, each reported (to a file that io_shim.c watches) once its result was collected as OK
   nosync   the same without fsync
+  clean    100 envelopes that stay; batch n puts 200 and deletes those of batch n - 1; reported as by stream
   errors   lets io_shim.c fail a write of the meta page and an fsync; prints one line per step, see `errors`
 """
 
@@ -98,6 +99,25 @@ def journal(directory: Path, sync: bool = True) -> None:
     os._exit(0)  # closing would sync
 
 
+def clean(directory: Path) -> None:
+    store = LmdbMailStore(directory)
+    store.start()
+
+    def puts(first: int, n: int, box: int) -> list[Op]:
+        return [Op(What.PUT, box, 1, seq, seq, 10, 1, 0, 1, 0, b"x" * 1_000) for seq in range(first, first + n)]
+
+    store.apply(puts(1, 100, 1))
+    before: list[Op] = []
+    batch = 0
+    while True:
+        batch += 1
+        rows_now = puts(1_000 + 200 * batch, 200, 2)
+        gone = [row._replace(what=What.DELETE, body=b"") for row in before]
+        assert store.apply([*rows_now, *gone]).status == Result.OK
+        print(batch, flush=True)
+        before = rows_now
+
+
 def errors(directory: Path) -> None:
     store = LmdbMailStore(directory, map_bytes=MAP_BYTES)
     store.start()
@@ -118,6 +138,7 @@ if __name__ == "__main__":
         "fill": fill,
         "journal": journal,
         "nosync": lambda directory: journal(directory, sync=False),
+        "clean": clean,
         "errors": errors,
     }
     modes[sys.argv[1]](Path(sys.argv[2]))

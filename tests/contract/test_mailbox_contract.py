@@ -2,54 +2,39 @@
 memory."""
 
 import errno
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op, Result, What, live_batches
-from wa._fastpath.memory_store import MemoryMailStore
-
-ACCEPTED, DELIVERED, READ, REFUSED = 0x20, 0x21, 0x22, 0x23
-RANK = {ACCEPTED: 0, REFUSED: 1, DELIVERED: 2, READ: 3}
-OK, DUPLICATE, MISSING, FULL, FAILED = (
-    Result.OK,
-    Result.DUPLICATE,
-    Result.MISSING,
-    Result.FULL,
-    Result.FAILED,
+from mailbox_cases import (
+    ACCEPTED,
+    DELIVERED,
+    DUPLICATE,
+    FAILED,
+    MISSING,
+    OK,
+    RANK,
+    READ,
+    REFUSED,
+    Colliding,
+    Lmdb,
+    Memory,
+    Store,
+    body,
+    delete,
+    drop,
+    expired,
+    put,
+    receipt,
+    refused,
+    shared,
+    sweep,
 )
-Store = LmdbMailStore | MemoryMailStore
+
+from wa._fastpath.mailbox import Op, What, live_batches
 
 
-class Lmdb:
-    """Opens and reopens the LMDB store over one directory."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def open(self) -> LmdbMailStore:
-        store = LmdbMailStore(self.path, map_bytes=1 << 20)
-        store.start()
-        return store
-
-
-class Memory:
-    def __init__(self, path: Path) -> None:
-        self.store: MemoryMailStore | None = None
-
-    def open(self) -> MemoryMailStore:
-        self.store = MemoryMailStore(self.store.disk if self.store else None)
-        return self.store
-
-
-@pytest.fixture(params=[Lmdb, Memory])
+@pytest.fixture(params=[Lmdb, Colliding, Memory])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Lmdb | Memory:
     made: Lmdb | Memory = request.param(tmp_path / "mail")
     return made
@@ -63,31 +48,6 @@ def store(backend: Lmdb | Memory) -> Iterator[Store]:
     opened.close()
     assert opened.collect() == []
     assert live_batches() == live, "a batch was not freed"
-
-
-def put(seq: int, recipient: int = 1, sender: int = 2, **more: Any) -> Op:
-    """An envelope whose id is its seq unless said otherwise."""
-    fields: dict[str, Any] = {
-        "id": seq,
-        "priority": 10,
-        "kind": 1,
-        "accepted_s": 1_000,
-        "expires_s": 2_000,
-        "body": b"body",
-    }
-    return Op(What.PUT, recipient, sender, seq=seq, **(fields | more))
-
-
-def delete(op: Op) -> Op:
-    return op._replace(what=What.DELETE, body=b"", kind=0, accepted_s=0, expires_s=0)
-
-
-def receipt(level: int, id: int = 1, owner: int = 9, peer: int = 8, **more: Any) -> Op:
-    return Op(What.RECEIPT_PUT, owner, peer, id, kind=level, **more)
-
-
-def sweep(now_s: int, count_max: int = 1_000) -> Op:
-    return Op(What.SWEEP, accepted_s=now_s, count_max=count_max)
 
 
 # --- envelopes ----------------------------------------------------------------------------------------
@@ -207,10 +167,6 @@ def test_sweep_expires_the_oldest_first_and_reports_each(store: Store) -> None:
     assert not store.contains(1, 5, 2)
 
 
-def expired(row: Op) -> Op:
-    return row._replace(what=What.EXPIRED, body=b"")
-
-
 def test_what_was_deleted_does_not_expire(store: Store) -> None:
     row = put(1, expires_s=10)
     assert store.apply([row, delete(row), sweep(10)]).expired == []
@@ -230,6 +186,119 @@ def test_purge_empties_one_mailbox(store: Store) -> None:
     assert store.receipt_census() == [(2, READ, 0)]
     assert not store.contains(1, 2, 1)
     assert store.apply([sweep(5_000)]).expired == [expired(other)]
+
+
+# --- what is taken out leaves a receipt -----------------------------------------------------------------
+
+
+def test_a_sweep_with_a_code_leaves_receipts(store: Store) -> None:
+    rows = [put(1, expires_s=10), put(2, expires_s=10, sender=5)]
+    cause = sweep(10, code=7, expires_s=99)
+    store.apply([*rows, put(3, expires_s=11)])
+    applied = store.apply([cause])
+    assert applied.expired == [expired(row, 7) for row in rows]
+    assert store.read_receipts(2) == [refused(rows[0], cause)]
+    assert store.read_receipts(5) == [refused(rows[1], cause)]
+    assert store.census() == [(1, 10, 3)]
+
+
+def test_a_purge_with_a_code_leaves_receipts_but_none_for_the_removed(store: Store) -> None:
+    mine, own = put(1), put(2, sender=1)
+    cause = Op(What.PURGE, 1, code=7, accepted_s=50, expires_s=99)
+    store.apply([mine, own, receipt(READ, owner=1)])
+    assert store.apply([cause]).expired == [expired(mine, 7), expired(own, 7)]
+    assert store.read_receipts(2) == [refused(mine, cause)]
+    assert store.receipt_census() == [(2, REFUSED, 0)]
+
+
+def test_a_dropped_envelope_is_reported_and_leaves_a_receipt(store: Store) -> None:
+    row, other = put(1), put(2)
+    cause = drop(row, seq=77, priority=3, code=7, accepted_s=50, expires_s=9_999)
+    store.apply([row, other])
+    applied = store.apply([cause, cause])
+    assert (applied.results, applied.expired) == ([OK, MISSING], [expired(row, 7)])
+    assert store.read_receipts(2) == [refused(row, cause)]
+    assert store.read(1, 10) == [other]
+    assert store.apply([sweep(5_000)]).expired == [expired(other)], "without a code there is no receipt"
+    assert len(store.read_receipts(2)) == 1
+
+
+def test_a_receipt_that_is_left_only_rises(store: Store) -> None:
+    row = put(1)
+    store.apply([row, receipt(DELIVERED, 1, 2, 1, code=3)])
+    store.apply([drop(row, code=7)])
+    assert store.read_receipts(2) == [receipt(DELIVERED, 1, 2, 1, code=3)]
+
+
+def test_what_is_left_stays_after_reopening(backend: Lmdb | Memory) -> None:
+    row = put(1)
+    opened = backend.open()
+    opened.apply([row, put(2), drop(row, code=7)])
+    opened.close()
+    again = backend.open()
+    assert again.census() == [(1, 10, 2)]
+    assert again.read_receipts(2) == [refused(row, drop(row, code=7))]
+    again.close()
+
+
+def test_receipts_expire_without_a_word(store: Store) -> None:
+    store.apply([receipt(READ, n, expires_s=n * 10) for n in range(4)])
+    assert store.apply([sweep(20)]).expired == []
+    assert [row.id for row in store.read_receipts(9)] == [0, 3], "0 is never"
+    store.apply([receipt(READ, n, expires_s=5) for n in range(10, 20)])
+    store.apply([sweep(20, 4)])
+    assert len(store.read_receipts(9)) == 8
+
+
+# --- victims --------------------------------------------------------------------------------------------
+
+
+def test_victims_come_in_the_order_in_which_they_make_room(store: Store) -> None:
+    a, b, c = put(1, priority=100, expires_s=40), put(2, expires_s=90), put(3, priority=5, expires_s=0)
+    d, e = put(4, priority=5, expires_s=90), put(5, priority=100, expires_s=50)
+    store.apply([e, d, c, b, a, put(6, recipient=2)])
+    bare = [row._replace(body=b"") for row in (a, b, c, d, e)]
+    assert store.read_victims(1, 39) == [bare[i] for i in (2, 3, 1, 0, 4)]
+    assert store.read_victims(1, 50) == [bare[i] for i in (0, 4, 2, 3, 1)]
+    assert store.read_victims(1, 50, count_max=3) == [bare[i] for i in (0, 4, 2)]
+    assert store.read_victims(3, 50) == []
+
+
+# --- shared bodies --------------------------------------------------------------------------------------
+
+
+def test_a_shared_body_is_read_by_all_who_need_it(backend: Lmdb | Memory) -> None:
+    rows = [put(seq, recipient=seq, body=b"x" * 9_000) for seq in range(1, 4)]
+    opened = backend.open()
+    results = opened.apply([body(70, b"x" * 9_000), *(shared(row, 70) for row in rows)]).results
+    assert results == [OK] * 4
+    assert opened.apply([shared(rows[0], 70)]).results == [DUPLICATE]
+    assert [opened.read(row.recipient, 10) for row in rows] == [[row] for row in rows]
+    opened.close()
+    again = backend.open()
+    assert [again.read(row.recipient, 10) for row in rows] == [[row] for row in rows]
+    late = put(4, body=b"x" * 9_000)
+    assert again.apply([delete(rows[0]), shared(late, 70)]).results == [OK, OK]
+    assert again.read(1, 10) == [late]
+    again.apply([delete(rows[1]), drop(rows[2], code=1), sweep(5_000)])
+    assert again.census() == []
+    assert again.apply([shared(put(5), 70)]).results == [MISSING], "it went with the last one"
+    again.close()
+
+
+def test_a_body_that_nobody_needs_is_not_kept(store: Store) -> None:
+    assert store.apply([body(1), shared(put(1), 2), body(1)]).results == [OK, MISSING, FAILED]
+    assert store.apply([shared(put(1), 1)]).results == [MISSING]
+    row = put(2, body=b"shared")
+    assert store.apply([body(1), shared(row, 1), delete(row), shared(row, 1)]).results == [OK, OK, OK, MISSING]
+    assert store.apply([body(1), shared(row, 1)]).results == [OK, OK]
+    assert store.read(1, 10) == [row]
+
+
+def test_a_shared_row_stops_where_the_arena_ends(store: Store) -> None:
+    store.apply([body(1, b"x" * 100), shared(put(1), 1), shared(put(2), 1)])
+    assert [row.seq for row in store.read(1, 10, arena_bytes=199)] == [1]
+    assert [row.body for row in store.read(1, 10, arena_bytes=200)] == [b"x" * 100] * 2
 
 
 # --- receipts -----------------------------------------------------------------------------------------
@@ -269,157 +338,3 @@ def test_a_receipt_keeps_code_and_times(store: Store) -> None:
     stored = receipt(REFUSED, code=65_535, accepted_s=7, expires_s=2**32 - 1)
     store.apply([stored])
     assert store.read_receipts(9) == [stored]
-
-
-# --- everything at once, against a dict -----------------------------------------------------------------
-
-SMALL = st.integers(1, 3)
-PRIORITIES = (5, 10, 100)
-PUTS = st.tuples(
-    SMALL,
-    SMALL,
-    SMALL,
-    st.sampled_from(PRIORITIES),
-    st.integers(0, 8),
-    st.binary(max_size=20) | st.just(b"x" * 9_000),
-)
-OPS = st.one_of(
-    PUTS,
-    st.tuples(st.just(What.DELETE), SMALL, SMALL, SMALL),
-    st.tuples(st.just(What.RECEIPT_PUT), SMALL, SMALL, SMALL, st.sampled_from(sorted(RANK))),
-    st.tuples(st.just(What.RECEIPT_DELETE), SMALL, SMALL, SMALL, st.sampled_from(sorted(RANK))),
-    st.tuples(st.just(What.SWEEP), st.integers(0, 8), st.integers(0, 4)),
-    st.tuples(st.just(What.PURGE), SMALL),
-)
-
-
-class Model:
-    """What a store must do, as plainly as possible."""
-
-    def __init__(self) -> None:
-        self.mail: dict[tuple[int, int, int], Op] = {}
-        self.receipts: dict[tuple[int, int, int], int] = {}
-        self.seq = 0
-
-    def op(self, drawn: tuple[Any, ...]) -> Op:
-        """Turns what hypothesis drew into an operation."""
-        match drawn:
-            case (What.DELETE, recipient, sender, id):
-                stored = self.mail.get((recipient, sender, id))
-                return delete(stored) if stored else Op(What.DELETE, recipient, sender, id, priority=10, seq=1)
-            case (What.RECEIPT_PUT | What.RECEIPT_DELETE as what, owner, peer, id, level):
-                return Op(what, owner, peer, id, kind=level)
-            case (What.SWEEP, now_s, count_max):
-                return sweep(now_s, count_max)
-            case (What.PURGE, recipient):
-                return Op(What.PURGE, recipient)
-            case (recipient, sender, id, priority, expires_s, body):
-                self.seq += 1
-                more = {"id": id, "priority": priority, "expires_s": expires_s, "body": body}
-                return put(self.seq, recipient, sender, **more)
-        raise AssertionError(drawn)
-
-    def apply(self, op: Op) -> tuple[Result, list[Op]]:
-        ident = (op.recipient, op.sender, op.id)
-        match op.what:
-            case What.PUT:
-                return (DUPLICATE if self.mail.setdefault(ident, op) is not op else OK), []
-            case What.DELETE:
-                return (OK if self.mail.pop(ident, None) else MISSING), []
-            case What.RECEIPT_PUT:
-                there = self.receipts.get(ident)
-                self.receipts[ident] = op.kind if there is None else max(there, op.kind, key=RANK.__getitem__)
-                return (OK if there is None else DUPLICATE), []
-            case What.RECEIPT_DELETE:
-                there = self.receipts.get(ident)
-                if there is None or RANK[there] > RANK[op.kind]:
-                    return (MISSING if there is None else DUPLICATE), []
-                del self.receipts[ident]
-                return OK, []
-            case What.SWEEP:
-                due = [row for row in self.mail.values() if 0 < row.expires_s <= op.accepted_s]
-                due.sort(key=lambda row: (row.expires_s, row.recipient, -row.priority, row.seq))
-                due = due[: op.count_max]
-            case What.PURGE:
-                due = self.drain(op.recipient)
-                self.receipts = {key: level for key, level in self.receipts.items() if key[0] != op.recipient}
-        for row in due:
-            del self.mail[row.recipient, row.sender, row.id]
-        return OK, [expired(row) for row in due]
-
-    def drain(self, recipient: int) -> list[Op]:
-        mine = [row for row in self.mail.values() if row.recipient == recipient]
-        return sorted(mine, key=lambda row: (-row.priority, row.seq))
-
-
-class Machine(RuleBasedStateMachine):
-    backend_class: type[Lmdb] | type[Memory]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
-        self.backend = self.backend_class(Path(self.directory.name) / "mail")
-        self.store: Store = self.backend.open()
-        self.model = Model()
-        self.under_way: list[tuple[list[Result], list[Op]]] = []
-
-    def teardown(self) -> None:
-        self.store.close()
-        self.directory.cleanup()
-
-    @rule(drawn=st.lists(OPS, max_size=12))
-    def submit(self, drawn: list[tuple[Any, ...]]) -> None:
-        ops, results, gone = [], [], []
-        for item in drawn:
-            op = self.model.op(item)
-            result, expired_now = self.model.apply(op)
-            ops.append(op)
-            results.append(result)
-            gone.extend(expired_now)
-        self.store.submit(ops)
-        self.under_way.append((results, gone))
-
-    @rule()
-    @precondition(lambda self: self.under_way)
-    def collect(self) -> None:
-        self.store.settle()
-        done = self.store.collect()
-        assert [(applied.results, applied.expired) for applied in done] == self.under_way
-        assert all(applied.status == OK for applied in done)
-        self.under_way.clear()
-
-    @rule()
-    @precondition(lambda self: not self.under_way)
-    def reopen(self) -> None:
-        self.store.close()
-        self.store = self.backend.open()
-
-    @invariant()
-    @precondition(lambda self: not self.under_way)
-    def holds_what_the_model_holds(self) -> None:
-        boxes = {recipient: self.model.drain(recipient) for recipient in (1, 2, 3)}
-        for recipient, rows in boxes.items():
-            found = [row for priority in reversed(PRIORITIES) for row in self.store.read(recipient, priority)]
-            assert found == rows
-            levels = [(r.sender, r.id, r.kind) for r in self.store.read_receipts(recipient)]
-            mine = sorted((key, level) for key, level in self.model.receipts.items() if key[0] == recipient)
-            assert levels == [(peer, id, level) for (_, peer, id), level in mine]
-        rows = [row for box in boxes.values() for row in box]
-        assert self.store.census() == [(row.recipient, row.priority, row.seq) for row in rows]
-        for recipient, sender, id in self.model.mail:
-            assert self.store.contains(recipient, sender, id)
-
-
-class LmdbMachine(Machine):
-    backend_class = Lmdb
-
-
-class MemoryMachine(Machine):
-    backend_class = Memory
-
-
-TestLmdbAgainstModel = LmdbMachine.TestCase
-TestMemoryAgainstModel = MemoryMachine.TestCase
-TestLmdbAgainstModel.settings = TestMemoryAgainstModel.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)

@@ -17,7 +17,7 @@ from faults.disk_full import disk_full
 from faults.history import Device, Envelope, History, Row, Told
 from faults.kills import kills
 from faults.report import Outcome, judged
-from faults.slow_reader import slow_reader
+from faults.slow_reader import blocked_control, slow_reader
 from wa.client.events import Direction, State
 from wa.wire.methods import Kind
 
@@ -39,6 +39,7 @@ SCENARIOS: dict[str, Callable[[], Coroutine[None, None, Outcome]]] = {
     "slow reader": lambda: slow_reader(4.0, SEED, None),
     "corrupt": lambda: corrupt(SEED, None),
     "control": lambda: control(SEED, None),
+    "blocked control": lambda: blocked_control(SEED, None),
 }
 
 

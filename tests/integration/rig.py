@@ -242,12 +242,12 @@ class Phone:
             raise Closed(frame.code)
         return frame
 
-    def expect(self, kind: type, timeout: float = WAIT_S) -> Any:
+    def expect(self, kind: type | tuple[type, ...], timeout: float = WAIT_S) -> Any:
         frame = self.next(timeout)
         assert isinstance(frame, kind), frame
         return frame
 
-    def collect(self, n: int, kind: type, timeout: float = WAIT_S) -> list[Any]:
+    def collect(self, n: int, kind: type | tuple[type, ...], timeout: float = WAIT_S) -> list[Any]:
         return [self.expect(kind, timeout) for _ in range(n)]
 
     def quiet(self, seconds: float) -> bool:

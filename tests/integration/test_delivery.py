@@ -287,17 +287,6 @@ def test_refusals_have_names(rig: Rig) -> None:
     alice.ping()
 
 
-def test_expiry_is_told_to_the_sender(rig: Rig) -> None:
-    rig.start()
-    alice = rig.phone(A)
-    alice.send(Send(1, B, 1, b"x", ttl_s=1), Send(1, B, 2, b"stays"))
-    alice.collect(2, Accepted)
-    assert alice.expect(Refused) == Refused(B, 1, Code.EXPIRED)
-    bob = rig.phone(B)
-    assert bob.ready.queued == 1
-    assert bob.expect(Deliver).id == 2
-
-
 def test_the_largest_body_passes_and_a_larger_one_is_refused_by_name(rig: Rig) -> None:
     rig.start()
     alice, bob = rig.phone(A), rig.phone(B)

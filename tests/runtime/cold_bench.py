@@ -47,6 +47,7 @@ class RecordingLoop:
         self.bus = []
         self.woken = threading.Event()
         self.waiting = set()
+        self.reported = set()
 
     def __getattr__(self, name):
         if name not in ("admit", "refuse", "respond", "notice", "add_device", "remove_device", "wake_lost"):
@@ -60,6 +61,9 @@ class RecordingLoop:
 
     def is_waiting(self, *envelope):
         return envelope in self.waiting
+
+    def is_reported(self, *envelope):
+        return envelope in self.reported
 
     def call_peer(self, worker, body):
         if self.bus is None:

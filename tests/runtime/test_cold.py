@@ -156,6 +156,16 @@ def test_custody_is_asked_at_the_recipients_owner(pair):
     assert a.answer(request) == (0, {"waiting": [True, False]})
 
 
+def test_what_is_reported_at_the_callers_own_worker_counts_as_waiting(pair):
+    a, b = pair
+    alice, bob = ids.address_of(ALICE, 1), ids.address_of(BOB, 1)
+    a.loop.reported = {(bob, alice, 6)}
+    request = a.send(Method.RECEIPTS_STATUS, alice, {"number": BOB, "items": [[1, 5], [1, 6]]})
+    carry(a, b)
+    carry(b, a)
+    assert a.answer(request) == (0, {"waiting": [False, True]})
+
+
 def test_no_answer_in_time(pair):
     a, b = pair
     request = a.send(Method.DEVICES_LIST, ids.address_of(ALICE, 1), {"number": BOB})

@@ -26,7 +26,7 @@ class Desk:
     def __init__(self) -> None:
         self.clock = Hand()
         self.excuses = False
-        self.ledger = Ledger(History(), self.clock, lambda: self.excuses, lambda: self.excuses)
+        self.ledger = Ledger(History(), self.clock, False, lambda: self.excuses, lambda: self.excuses)
 
     def sent(self, id_: int, kind: Kind = Kind.TEXT, ttl_s: int = 0) -> Key:
         key = (A, B, id_)
@@ -120,6 +120,10 @@ def test_refusals_need_a_reason(desk: Desk) -> None:
     desk.ledger.told(short, REFUSED, Code.EXPIRED, False)
     desk.ledger.removed.add(B)
     desk.ledger.told(desk.sent(3), REFUSED, Code.ADDRESS_UNKNOWN, False)
+    desk.ledger.told(desk.sent(4, kind=Kind.STATUS), REFUSED, Code.DROPPED, False)
+    desk.ledger.prunes = True
+    desk.ledger.told(desk.sent(5), REFUSED, Code.DROPPED, False)
+    desk.ledger.prunes = False
     assert desk.rules == []
     desk.ledger.removed.clear()
     for code in (Code.EXPIRED, Code.ADDRESS_UNKNOWN, Code.DROPPED, Code.TTL_INVALID):
@@ -128,7 +132,7 @@ def test_refusals_need_a_reason(desk: Desk) -> None:
     assert desk.rules == ["refused"] * 5
 
 
-def test_not_waiting_means_delivered_or_expired(desk: Desk) -> None:
+def test_not_waiting_means_delivered_or_told_how_it_ended(desk: Desk) -> None:
     key = desk.sent(1)
     desk.ledger.not_waiting(key)
     assert desk.rules == ["status"]
@@ -138,14 +142,15 @@ def test_not_waiting_means_delivered_or_expired(desk: Desk) -> None:
 
 
 def test_the_end(desk: Desk) -> None:
-    lost, waiting, believing, fine = (desk.sent(i) for i in range(4))
-    for key in (lost, believing, fine):
+    lost, waiting, believing, fine, expired = (desk.sent(i, ttl_s=5 * (i == 4)) for i in range(5))
+    for key in (lost, believing, fine, expired):
         desk.ledger.on_disk(key)
         desk.ledger.told(key, ACCEPTED, 0, False)
     desk.delivered(believing)
     desk.delivered(fine)
+    desk.clock.wall_max_s += 6
     desk.ledger.finish({waiting: "unanswered", believing: "accepted", fine: "delivered"})
-    assert desk.rules == ["lost", "unresolved", "unresolved"]
+    assert desk.rules == ["lost", "unresolved", "unresolved", "lost"]  # an expiry has to be told
 
 
 def test_the_end_excuses_what_nobody_could_deliver(desk: Desk) -> None:

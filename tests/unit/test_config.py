@@ -75,7 +75,7 @@ def test_environment_refuses_near_misses_only():
         ({"WA_LINGER_MS": "5000"}, "WA_LINGER_MS: expected"),
         ({"WA_LISTEN": "7340"}, "expected host:port"),
         ({"WA_LISTEN": "h:99999"}, "expected host:port"),
-        ({"WA_OVERFLOW": "prune"}, "expected one of refuse"),
+        ({"WA_OVERFLOW": "drop"}, "expected one of refuse, prune"),
         ({"WA_CODE_TRANSPORT": "pigeon"}, 'expected "console"'),
         ({"WA_LOG_LEVEL": "loud"}, "expected one of debug"),
         ({"WA_DATA_DIR": ""}, "expected text"),

@@ -7,7 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wa import ids, limits
+from wa._fastpath import mail_log
 from wa._fastpath.lmdb_store import LmdbMailStore
+from wa._fastpath.mail_log import RECEIPT, Writer
 from wa._fastpath.mailbox import Op, Result, What
 from wa.errors import LocalError
 from wa.routing.shards import worker_of, worker_of_number
@@ -166,9 +168,7 @@ def example(accounts: int) -> Content:
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(content=contents())
-def test_nothing_is_lost_whatever_is_stored(
-    tmp_path_factory: pytest.TempPathFactory, content: Content
-) -> None:
+def test_nothing_is_lost_whatever_is_stored(tmp_path_factory: pytest.TempPathFactory, content: Content) -> None:
     through(tmp_path_factory.mktemp("data"), content, (2, 7, 1))
 
 
@@ -189,6 +189,7 @@ def through(data_dir: Path, content: Content, numbers_of_workers: tuple[int, ...
 def test_more_workers_than_environments_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redistribute, "TARGETS_OPEN_MAX", 2)
     monkeypatch.setattr(redistribute, "TXN_BYTES_MAX", 1_000)
+    monkeypatch.setattr(mail_log, "TXN_BYTES_MAX", 1_000)
     content = example(20)
     for layout in reopen(tmp_path, 3):
         fill(layout, content)
@@ -229,16 +230,21 @@ def test_a_damaged_record_moves_as_it_is(tmp_path: Path) -> None:
     for layout in reopen(tmp_path, 1):
         fill(layout, content)
         with lmdb.open(str(layout.mail(0)), max_dbs=5) as env, env.begin(write=True) as txn:
-            table = env.open_db(b"mail", txn=txn)
-            key, value = next(iter(txn.cursor(table)))
-            txn.put(key, value[:30] + b"?" + value[31:], db=table)
-    for layout in reopen(tmp_path, 2):
-        worker = owner(content[0][0], 2)
-        store = LmdbMailStore(layout.mail(worker))
-        assert len(store.census()) == 3
-        assert len(store.read(content[0][0].recipient, 10)) == 2
-        assert store.corrupt_keys() == [("mail", key)]
-        store.close()
+            table = env.open_db(b"log", txn=txn)
+            for place, at in ((1, 60), (2, 20)):  # in a body; in an identity
+                key = place.to_bytes(8, "big")
+                value = txn.get(key, db=table)
+                txn.put(key, value[:at] + b"?" + value[at + 1 :], db=table)
+    for workers in (2, 3):
+        for layout in reopen(tmp_path, workers):
+            stores = [LmdbMailStore(layout.mail(worker)) for worker in range(workers)]
+            store = stores[owner(content[0][0], workers)]
+            assert len(store.census()) == 2
+            assert len(store.read(content[0][0].recipient, 10)) == 1
+            assert [what for what, _ in store.corrupt_keys() if what == "mail"] == ["mail"]
+            assert stores[0].corrupt_keys()[0][0] == "log", "worker 0 has what nobody owns"
+            for opened in stores:
+                opened.close()
 
 
 def test_budgets_of_ip_addresses_reach_every_worker_and_never_come_back(tmp_path: Path) -> None:
@@ -316,9 +322,7 @@ def progress(what, done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 open_layout(Path({str(tmp_path)!r}), 3, progress)
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", code], check=False, cwd=REPOSITORY, capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, "-c", code], check=False, cwd=REPOSITORY, capture_output=True, text=True)
     assert ran.returncode in (-signal.SIGKILL, 0), ran.stderr
     assert (ran.returncode == 0) == (step > 10)
     for layout in reopen(tmp_path, 3):
@@ -329,14 +333,13 @@ def test_a_move_that_lost_a_record_changes_nothing(tmp_path: Path, monkeypatch: 
     content = example(4)
     for layout in reopen(tmp_path, 1):
         fill(layout, content)
-    monkeypatch.setitem(redistribute.MAIL_TABLES, "receipts", lambda key, workers: 0)
-    real = redistribute._Target.put
+    real = Writer.append
 
-    def lossy(self: redistribute._Target, table: str, key: bytes, value: bytes) -> None:
-        if table != "receipts":
-            real(self, table, key, value)
+    def lossy(self: Writer, at: Callable[[int], bytes]) -> None:
+        if at(1)[0] != RECEIPT:
+            real(self, at)
 
-    monkeypatch.setattr(redistribute._Target, "put", lossy)
+    monkeypatch.setattr(Writer, "append", lossy)
     with pytest.raises(LocalError, match="arrived"):
         open_layout(tmp_path, 2)
     monkeypatch.undo()
@@ -426,9 +429,7 @@ def test_the_lock_is_free_after_a_failed_open(tmp_path: Path) -> None:
         ({"extra": 1}, "damaged"),
     ],
 )
-def test_a_layout_that_is_not_ours_is_refused(
-    tmp_path: Path, change: dict[str, object], message: str
-) -> None:
+def test_a_layout_that_is_not_ours_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     open_layout(tmp_path, 1).close()
     path = tmp_path / "layout.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))

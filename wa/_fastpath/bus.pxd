@@ -17,6 +17,8 @@ cdef enum:
     BUS_RECEIPT = 3
     BUS_HANDOVER = 4
     BUS_COLD = 5
+    BUS_REPORT = 6                # BusReceipt that must not be lost; see reports.pxd
+    BUS_REPORT_KEPT = 7           # the same back: it is on the disk of the sender's worker
     BUS_MESSAGE_BYTES_MAX = 1048576
     BUS_FDS_MAX = 64              # per system call
     BUS_MAGIC = 0x77610001
@@ -47,7 +49,7 @@ ctypedef struct BusReceipt:
     uint16_t code
     uint8_t level                 # frame type, or 0: only the sender window moves
     uint8_t answers               # 1 when this is the first answer to the envelope
-    uint32_t zero
+    uint32_t expires_s            # reports
 
 ctypedef struct BusHandover:      # a connection; its descriptor travels beside
     NoiseTransport noise

@@ -4,7 +4,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
-    Active, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_LIVE, Conn, Core, Device, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_LINGER, ENTRY_RECEIPT,
+    Active, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_LIVE, Conn, Core, Device, ENTRY_COMMITTING, ENTRY_DELETING,
+    ENTRY_DROPPING, ENTRY_LINGER, ENTRY_RECEIPT,
     Entry, NONE_INDEX, WINDOW_MAX,
 )
 
@@ -103,7 +104,7 @@ cdef const char* custody_check(Core* w, uint64_t in_flight) noexcept nogil:
             in_table += 1
             if e.conn == NONE_INDEX:
                 detached += 1
-                if e.state != ENTRY_COMMITTING and e.state != ENTRY_DELETING:
+                if e.state != ENTRY_COMMITTING and e.state != ENTRY_DELETING and e.state != ENTRY_DROPPING:
                     return b"an entry without a connection is on its way to disk or off it"
                 deleting += e.state == ENTRY_DELETING
             if (e.state == ENTRY_LINGER or e.state == ENTRY_COMMITTING) and e.body == NULL:
@@ -134,8 +135,8 @@ cdef const char* core_check(Core* w) noexcept nogil:
         return wrong
     for i in range(w.directory.slots_n):
         d = &w.directory.slots[i]
-        if d.address and d.undrained > d.held:
-            return b"no more is undrained than is held"
+        if d.address and d.undrained > d.held + w.custody.dropping + 1:
+            return b"no more is undrained than is held or on its way out"
         if d.address and d.conn == NONE_INDEX and d.undrained:
             return b"a device that is not connected has no drain"
     if w.dirty_head != NONE_INDEX:

@@ -89,15 +89,17 @@ cdef enum EntryState:
     ENTRY_STORED = 3              # in the mailbox, in flight
     ENTRY_UNSAVED = 4             # in flight; the disk refused it and the sender was told
     ENTRY_RECEIPT = 5             # a stored receipt in flight
+    ENTRY_DROPPING = 7            # making room: out of the counts, its row is on the way out
     ENTRY_DELETING = 6            # acknowledged; kept until its row is gone, so that nothing takes the row for a new one
 
 ctypedef struct DrainState:       # while a connected device has a backlog
     uint64_t cursor[PRIORITIES_N] # last mailbox seq sent, per priority class
     uint64_t first                # mailbox seq from which on rows are counted in `undrained`
     uint64_t after_batch          # not before this batch is done (see delivery.pyx on order)
+    uint64_t expired_ms           # since when rows are passed over because their time is over, 0 = none were
     uint64_t receipt_peer
     uint64_t receipt_id
-    uint8_t receipts_left
+    uint8_t receipts_left         # passes over the receipts to go
 
 ctypedef struct Active:
     uint8_t* in_buf               # an incomplete record, or records kept while paused
@@ -184,6 +186,7 @@ ctypedef struct Custody:
     Entry* newest
     Entry* undeleted              # DELETING, and the disk refused; chained through `older`, tried again every second
     uint64_t live                 # entries handed out
+    uint64_t dropping             # of `deleting`: to make room
     uint64_t deleting             # of those: acknowledged, their rows on the way out; without bodies
 
 cdef enum ColdType:
@@ -230,6 +233,7 @@ ctypedef struct BusIn:            # a connection from another worker
 ctypedef struct Bounds:
     uint64_t handshake_step_ms, authenticate_ms, idle_ms, close_flush_ms
     uint64_t linger_ms, resend_after_ms, resends, window, window_bytes, sender_window
+    uint64_t prune                # 1: a full mailbox gives up its lowest priority, oldest first
     uint64_t mailbox, output_bytes, bus_bytes, batch_bytes
     uint64_t half_open, handshakes_per_turn, handshakes_per_s, handshakes_per_address_per_s, accepts_per_turn
     uint64_t request_bytes, body_bytes, connections, call_wake_again_ms, ticket_lifetime_s
@@ -240,7 +244,7 @@ ctypedef struct Stats:
     uint64_t resumptions, tickets_refused
     uint64_t records_in, records_out, frames_in, bytes_in, bytes_out, decrypt_failures, protocol_errors
     uint64_t envelopes_in, delivered_live, delivered_queued, stored, linger_commits, acknowledged, duplicates
-    uint64_t refused, resends, unresponsive, receipts_live, receipts_stored, expired
+    uint64_t refused, resends, unresponsive, receipts_live, receipts_stored, expired, dropped
     uint64_t batches, batch_ops, bus_messages_in, bus_messages_out, bus_lost, turns, cold_events
     uint64_t wakes
 
@@ -254,6 +258,8 @@ ctypedef struct Core:
     ConnTable conns
     Directory directory
     Custody custody
+    Directory reports             # senders on other workers for whom receipts wait here; see reports.pyx
+    uint32_t reports_due_s        # monotonic; none of them is due before
     uint32_t worker, workers
     # time of this turn
     uint64_t now_ms

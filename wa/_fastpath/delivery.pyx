@@ -9,14 +9,14 @@ from wa._fastpath.batches cimport (
 from wa._fastpath.bus cimport BUS_ENVELOPE, BusEnvelope, bus_send
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
-    Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_LINGER,
-    ENTRY_RECEIPT, ENTRY_STORED, ENTRY_UNSAVED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, KINDS_N, NONE_INDEX, PRIORITIES_N,
+    Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_DROPPING,
+    ENTRY_LINGER, ENTRY_RECEIPT, ENTRY_STORED, ENTRY_UNSAVED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, KINDS_N, NONE_INDEX, PRIORITIES_N,
     WINDOW_MAX,
 )
 from wa._fastpath.custody cimport (
     custody_find, custody_insert, custody_remove, entry_free, entry_new, linger_push, linger_remove,
 )
-from wa._fastpath.deletion cimport delete_envelope, delete_row
+from wa._fastpath.deletion cimport delete_envelope, delete_row, make_room
 from wa._fastpath.frames cimport (
     F_ACCEPTED, F_CLOSE, F_DELIVER, F_DELIVERED, F_DELIVER_QUEUED, F_READ, F_REFUSED, F_SEND, F_SEND_TTL,
     F_STORED_RECEIPT, Frame,
@@ -101,8 +101,9 @@ cdef void entry_end(Core* w, Entry* e) noexcept nogil:
     linger_remove(&w.custody, e)
     if e.state != ENTRY_RECEIPT:
         custody_remove(&w.custody, e)
-    if e.state == ENTRY_DELETING:
+    if e.state == ENTRY_DELETING or e.state == ENTRY_DROPPING:
         w.custody.deleting -= 1
+        w.custody.dropping -= e.state == ENTRY_DROPPING
     if e.body != NULL:
         slab_give(&w.slab, e.body, e.body_capacity)
     entry_free(&w.custody, e)
@@ -186,9 +187,10 @@ cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint
         # The disk is behind.  What is delivered live may need it too, so nothing more is taken in.
         refuse_envelope(w, v, CODE_TRY_LATER)
         return
-    if d.held + d.undeleted >= w.bounds.mailbox:
-        refuse_envelope(w, v, CODE_MAILBOX_FULL)
-        return
+    while d.held + d.undeleted >= w.bounds.mailbox:
+        if not make_room(w, d, v, priority_of(v.kind)):
+            refuse_envelope(w, v, CODE_MAILBOX_FULL)
+            return
     if d.conn != NONE_INDEX and d.undrained == 0:
         c = conn_at(&w.conns, d.conn)
         if not c.flags & (FLAG_DOOMED | FLAG_EOF) and window_open(w, c, n) and take_live(w, d, c, v, body, n) == 0:
@@ -277,8 +279,23 @@ cdef int backlog_begins(Core* w, Conn* c, uint64_t mail_seq) noexcept nogil:
     return 0
 
 
+cdef void commit_lingering(Core* w, Conn* c) noexcept nogil:
+    """A younger envelope goes to disk: the older ones go with it, or a crash would turn their order round."""
+    cdef Entry* e
+    cdef uint32_t s
+    if c.active == NULL or c.active.ring == NULL:
+        return
+    for s in range(c.active.seq_base, c.seq_next):
+        e = c.active.ring[s % WINDOW_MAX]
+        if e != NULL and e.state == ENTRY_LINGER:
+            commit_entry(w, e)
+
+
 cdef void take_stored(Core* w, Device* d, const BusEnvelope* v, const uint8_t* body, uint32_t n) noexcept nogil:
-    cdef StoreOp* op = batch_op(w, OP_PUT, n)
+    cdef StoreOp* op
+    if d.conn != NONE_INDEX and d.undrained == 0:
+        commit_lingering(w, conn_at(&w.conns, d.conn))    # while there is a backlog nothing lingers
+    op = batch_op(w, OP_PUT, n)
     if op == NULL:
         refuse_envelope(w, v, CODE_TRY_LATER)
         return

@@ -3,34 +3,35 @@
 """Draining mailboxes and taking what the mailbox thread finished; see drain.pxd."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
-from wa._fastpath.batches cimport OP_DIRECT, OP_LINGER, queue_drain, tell
+from wa._fastpath.batches cimport OP_DIRECT, OP_LINGER, OP_REPORT, queue_drain, tell
 from wa._fastpath.cold cimport wake_device
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
-    Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_RECEIPT,
+    Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_DROPPING, ENTRY_RECEIPT,
     ENTRY_STORED, ENTRY_UNSAVED, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_WANT_WRITE, NONE_INDEX, PRIORITIES_N, WINDOW_MAX,
 )
 from wa._fastpath.custody cimport custody_find, custody_insert, entry_free, entry_new
-from wa._fastpath.deletion cimport deleted
+from wa._fastpath.deletion cimport deleted, drop_end, dropped, forget_row
 from wa._fastpath.delivery cimport entry_end, put_in_flight, ring_of, window_open
 from wa._fastpath.frames cimport F_ACCEPTED, F_DELIVER_QUEUED, F_REFUSED, F_STORED_RECEIPT, Frame
 from wa._fastpath.mailbox cimport (
-    MailRow, OP_DELETE, OP_PUT, RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_next,
+    MailRow, OP_DELETE, OP_DROP, OP_PUT, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_next,
 )
 from wa._fastpath.output cimport conn_active, mark_dirty, out_frame
+from wa._fastpath.reports cimport report, report_not, reports_deleted, reports_kept
 from wa._fastpath.slab cimport slab_give, slab_take
 from wa._fastpath.trace cimport (
-    TRACE_DUPLICATE, TRACE_EXPIRED, TRACE_REFUSED, TRACE_SENT_QUEUED, TRACE_STORED, trace,
+    TRACE_DUPLICATE, TRACE_ENDED, TRACE_REFUSED, TRACE_SENT_QUEUED, TRACE_STORED, trace,
 )
 
 cdef enum:
     CODE_TRY_LATER = 43
-    CODE_EXPIRED = 47
-    CODE_ADDRESS_UNKNOWN = 49
+    CODE_DROPPED = 48
     DRAIN_STATE_CLASS = 128       # slab class of DrainState
     EXHAUSTED = 0                 # everything there is was sent
     WINDOW_FULL = 1               # goes on when the device acknowledges
     READ_FAILED = 2
+    PASS_AGAIN_MS = 2000
 
 cdef extern from *:
     """
@@ -93,19 +94,32 @@ cdef void drain(Core* w, Conn* c) noexcept nogil:
             exhausted = False
             break
         i += 1
-    if d.undrained and exhausted and w.batch == NULL and w.batch_submitted_no == w.batch_done_no:
+    if d.undrained and exhausted and not ds.expired_ms and w.batch == NULL and w.batch_submitted_no == w.batch_done_no:
         # Corrupt records, reported by the store and skipped.  They stay counted until a sweep takes them out.
         d.undrained = 0
+    if d.undrained and ds.expired_ms:
+        pass_again(w, c, ds)
     if d.undrained == 0 and not ds.receipts_left:
         slab_give(&w.slab, <uint8_t*>ds, DRAIN_STATE_CLASS)
         c.active.drain = NULL
         mark_dirty(w, c)
 
 
+cdef void pass_again(Core* w, Conn* c, DrainState* ds) noexcept nogil:
+    """Rows whose time is over are the sweep's.  Should the clock step back before it came, their time is not over."""
+    queue_drain(w, c)
+    if w.now_ms - ds.expired_ms >= PASS_AGAIN_MS:
+        memset(ds.cursor, 0, sizeof(ds.cursor))    # what was sent is in custody, and skipped
+        ds.first = 0
+        ds.expired_ms = 0
+
+
 cdef int drain_class(Core* w, Conn* c, Device* d, uint32_t i) noexcept nogil:
     """Sends what is waiting in one priority class."""
     cdef DrainState* ds = c.active.drain
     cdef MailRow* row
+    cdef Entry* e
+    cdef uint32_t now_s = <uint32_t>(w.wall_ms // 1000)
     cdef int n, k, want
     while True:
         want = <int>(w.bounds.window - (c.seq_next - c.active.seq_base))
@@ -118,7 +132,14 @@ cdef int drain_class(Core* w, Conn* c, Device* d, uint32_t i) noexcept nogil:
             return EXHAUSTED
         for k in range(n):
             row = &w.rows[k]
-            if custody_find(&w.custody, row.head.recipient, row.head.sender, row.head.id) == NULL:
+            e = custody_find(&w.custody, row.head.recipient, row.head.sender, row.head.id)
+            if e != NULL and e.state == ENTRY_DROPPING:
+                return WINDOW_FULL    # goes on when the store has answered
+            if e != NULL:
+                pass
+            elif 0 < row.head.expires_s <= now_s:
+                ds.expired_ms = w.now_ms if ds.expired_ms == 0 else ds.expired_ms    # left to the sweep
+            else:
                 if not window_open(w, c, row.head.body_n) or deliver_row(w, c, d, row) != 0:
                     return WINDOW_FULL
             ds.cursor[i] = row.head.seq
@@ -156,6 +177,16 @@ cdef int deliver_row(Core* w, Conn* c, Device* d, const MailRow* row) noexcept n
     return out_frame(w, c, &f)
 
 
+cdef bint receipt_in_flight(const Conn* c, const StoreOp* r) noexcept nogil:
+    cdef const Entry* e
+    cdef uint32_t i
+    for i in range(WINDOW_MAX):
+        e = c.active.ring[i]
+        if e != NULL and e.state == ENTRY_RECEIPT and e.id == r.id and e.sender == r.sender and e.kind == r.kind:
+            return True
+    return False
+
+
 cdef int drain_receipts(Core* w, Conn* c, Device* d) noexcept nogil:
     cdef DrainState* ds = c.active.drain
     cdef StoreOp* r
@@ -169,10 +200,18 @@ cdef int drain_receipts(Core* w, Conn* c, Device* d) noexcept nogil:
         n = w.store.read_receipts(w.store, c.address, ds.receipt_peer, ds.receipt_id, w.receipt_rows, want)
         if n < 0:
             return READ_FAILED
+        if n == 0 and ds.receipts_left > 1:
+            ds.receipts_left = 1      # another came meanwhile, perhaps in front of the cursor
+            ds.receipt_peer = ds.receipt_id = 0
+            continue
         if n == 0:
             break
         for k in range(n):
             r = &w.receipt_rows[k]
+            if receipt_in_flight(c, r):
+                ds.receipt_peer = r.sender
+                ds.receipt_id = r.id
+                continue
             e = entry_new(&w.custody)
             if e == NULL:
                 return WINDOW_FULL
@@ -224,6 +263,8 @@ cdef void take_puts(Core* w, StoreBatch* b) noexcept nogil:
                 lingered(w, op)
             else:
                 stored(w, op)
+        elif op.what == OP_RECEIPT_PUT and op.flags == OP_REPORT:
+            reports_kept(w, op)
         op = batch_next(b, op)
 
 
@@ -232,19 +273,11 @@ cdef void take_deletes(Core* w, StoreBatch* b) noexcept nogil:
     while op != NULL:
         if op.what == OP_DELETE:
             deleted(w, op)
+        elif op.what == OP_DROP:
+            dropped(w, op)
+        elif op.what == OP_RECEIPT_DELETE and op.flags == OP_REPORT:
+            reports_deleted(w, op)
         op = batch_next(b, op)
-
-
-cdef void forget_expired(Core* w, Device* d, const StoreOp* op) noexcept nogil:
-    """A row that is in nobody's custody: not sent to the live connection yet, or corrupt and passed over."""
-    cdef Active* a
-    if d.held:
-        d.held -= 1
-    if d.conn == NONE_INDEX or d.undrained == 0:
-        return
-    a = conn_at(&w.conns, d.conn).active
-    if a == NULL or a.drain == NULL or op.seq >= a.drain.first:
-        d.undrained -= 1
 
 
 cdef void forget_one(Device* d) noexcept nogil:
@@ -317,14 +350,23 @@ cdef void take_expired(Core* w, const StoreBatch* b) noexcept nogil:
     for i in range(b.expired_n):
         op = &b.expired[i]
         e = custody_find(&w.custody, op.recipient, op.sender, op.id)
+        if e != NULL and e.mail_seq != op.seq:
+            e = NULL                  # sent again since, and in custody anew
+        if e != NULL and e.state == ENTRY_DELETING:
+            report_not(w, op)         # delivered, told, and counted out; its deletion came later than its time
+            continue
+        if op.code == CODE_DROPPED:
+            w.stats.dropped += 1
+        else:
+            w.stats.expired += 1
+        trace(w, TRACE_ENDED, op.sender, op.recipient, op.id, op.code)
         d = directory_find(&w.directory, op.recipient)
-        if e != NULL and e.mail_seq == op.seq and e.state == ENTRY_DELETING:
-            continue                  # delivered, told, and counted out; its deletion came later than its time
-        w.stats.expired += 1
-        trace(w, TRACE_EXPIRED, op.sender, op.recipient, op.id, 0)
-        if e != NULL:
+        if e != NULL and e.state == ENTRY_DROPPING:
+            drop_end(w, e, True)
+        elif e != NULL:
             e.state = ENTRY_UNSAVED   # in flight still: an acknowledgement may yet raise it to delivered
         elif d != NULL:
-            forget_expired(w, d, op)
-        # A mailbox that was purged with its device is reported the same way.
-        tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_EXPIRED if d != NULL else CODE_ADDRESS_UNKNOWN, False)
+            forget_row(w, d, op.seq)
+            if d.conn != NONE_INDEX and d.undrained == 0:
+                queue_drain(w, conn_at(&w.conns, d.conn))    # it may have waited for this
+        report(w, op)

@@ -7,14 +7,15 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
 from wa._fastpath.batches cimport tell_here
 from wa._fastpath.bus cimport (
-    BUS_COLD, BUS_ENVELOPE, BUS_HANDOVER, BUS_HELLO, BUS_MAGIC, BUS_MESSAGE_BYTES_MAX, BUS_RECEIPT, BusEnvelope,
-    BusHandover, BusHead, BusHello, BusReceipt,
+    BUS_COLD, BUS_ENVELOPE, BUS_HANDOVER, BUS_HELLO, BUS_MAGIC, BUS_MESSAGE_BYTES_MAX, BUS_RECEIPT, BUS_REPORT,
+    BUS_REPORT_KEPT, BusEnvelope, BusHandover, BusHead, BusHello, BusReceipt,
 )
 from wa._fastpath.cold cimport cold_push
 from wa._fastpath.core cimport BusIn, COLD_PEER, ColdEvent, Core
 from wa._fastpath.delivery cimport take_envelope
 from wa._fastpath.handshake cimport handshake_adopted
 from wa._fastpath.poller cimport PeerName, READABLE
+from wa._fastpath.reports cimport reports_confirmed, reports_take
 from wa._fastpath.trace cimport TRACE_FROM_BUS, trace
 
 cdef enum:
@@ -124,6 +125,8 @@ cdef int on_message(Core* w, BusIn* b, uint8_t what, const uint8_t* p, uint32_t 
         return on_envelope(w, b, p, n)
     if what == BUS_RECEIPT:
         return on_receipt(w, p, n)
+    if what == BUS_REPORT or what == BUS_REPORT_KEPT:
+        return on_report(w, what, p, n)
     if what == BUS_HANDOVER:
         return on_handover(w, b, p, n)
     if what == BUS_COLD:
@@ -160,6 +163,18 @@ cdef int on_receipt(Core* w, const uint8_t* p, uint32_t n) noexcept nogil:
         return -1
     memcpy(&r, p, sizeof(BusReceipt))
     tell_here(w, r.sender, r.recipient, r.id, r.level, r.code, r.answers)
+    return 0
+
+
+cdef int on_report(Core* w, uint8_t what, const uint8_t* p, uint32_t n) noexcept nogil:
+    cdef BusReceipt r
+    if n != sizeof(BusReceipt):
+        return -1
+    memcpy(&r, p, sizeof(BusReceipt))
+    if what == BUS_REPORT:
+        reports_take(w, &r)
+    else:
+        reports_confirmed(w, &r)
     return 0
 
 

@@ -12,7 +12,7 @@ from wa._fastpath.core cimport (
     Active, Conn, Core, Device, DrainState, Entry, Pending, COLD_GONE, CONN_ADMITTED, CONN_CLAIMED,
     CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING, ENTRY_COMMITTING, ENTRY_LINGER,
     ENTRY_RECEIPT, ENTRY_STORED, FLAG_DIRTY, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_PAUSED, FLAG_RESUME,
-    NONE_INDEX, WINDOW_MAX,
+    HELD_MAX, NONE_INDEX, WINDOW_MAX,
 )
 from wa._fastpath.delivery cimport commit_entry, conn_timer, entry_end
 from wa._fastpath.drain cimport drain_begin
@@ -132,6 +132,8 @@ cdef void go_live(Core* w, Conn* c) noexcept nogil:
     c.state = CONN_LIVE
     d.conn = c.index
     d.undrained = d.held
+    if w.custody.dropping and d.undrained < HELD_MAX:
+        d.undrained += 1          # perhaps a row of this mailbox: nothing overtakes it before the store has answered
     d.woken_s = 0
     memset(&f, 0, sizeof(Frame))
     f.type = F_READY

@@ -31,9 +31,12 @@ cdef extern from "lmdb.h" nogil:
         size_t me_last_pgno
     ctypedef struct MDB_stat:
         unsigned int ms_psize
+        size_t ms_entries
     ctypedef enum MDB_cursor_op:
         MDB_FIRST
+        MDB_LAST
         MDB_NEXT
+        MDB_SET
         MDB_SET_RANGE
     enum:
         MDB_NOSYNC
@@ -42,11 +45,14 @@ cdef extern from "lmdb.h" nogil:
         MDB_NORDAHEAD
         MDB_CREATE
         MDB_RESERVE
+        MDB_APPEND
         MDB_NOOVERWRITE
         MDB_KEYEXIST
         MDB_NOTFOUND
         MDB_MAP_FULL
         MDB_PANIC
+        MDB_CORRUPTED
+        MDB_CP_COMPACT
     char* mdb_strerror(int err)
     int mdb_env_create(MDB_env** env)
     int mdb_env_open(MDB_env* env, const char* path, unsigned int flags, unsigned int mode)
@@ -55,6 +61,8 @@ cdef extern from "lmdb.h" nogil:
     int mdb_env_set_maxdbs(MDB_env* env, unsigned int dbs)
     int mdb_env_info(MDB_env* env, MDB_envinfo* info)
     int mdb_env_stat(MDB_env* env, MDB_stat* stat)
+    int mdb_env_copy2(MDB_env* env, const char* path, unsigned int flags)
+    int mdb_env_get_fd(MDB_env* env, int* fd)
     int mdb_reader_check(MDB_env* env, int* dead)
     int mdb_txn_begin(MDB_env* env, MDB_txn* parent, unsigned int flags, MDB_txn** txn)
     int mdb_txn_commit(MDB_txn* txn)
@@ -65,6 +73,8 @@ cdef extern from "lmdb.h" nogil:
     int mdb_get(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data)
     int mdb_put(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data, unsigned int flags)
     int mdb_del(MDB_txn* txn, MDB_dbi dbi, MDB_val* key, MDB_val* data)
+    int mdb_stat(MDB_txn* txn, MDB_dbi dbi, MDB_stat* stat)
     int mdb_cursor_open(MDB_txn* txn, MDB_dbi dbi, MDB_cursor** cursor)
     void mdb_cursor_close(MDB_cursor* cursor)
     int mdb_cursor_get(MDB_cursor* cursor, MDB_val* key, MDB_val* data, MDB_cursor_op op)
+    int mdb_cursor_del(MDB_cursor* cursor, unsigned int flags)

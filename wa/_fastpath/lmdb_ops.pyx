@@ -1,16 +1,20 @@
 # cython: language_level=3
 # HOT: once per stored envelope, deletion and receipt, in the commit thread.
-"""What each mailbox operation does inside a write transaction of LMDB.  The commit thread alone calls `apply_op`.
+"""What each mailbox operation does inside a turn of the log (lmdb_log.pxd).  The commit thread alone calls `apply_op`.
 
-Every function returns 0 or an error (errno, MDB_*) that ends the transaction; the result of the operation itself is
-in op.result.  Pointers that LMDB gave are dead after the next change: keys and values are copied before one.
+Every function returns 0 or an error (errno, MDB_*) that ends the turn; the result of the operation itself is in
+op.result.  Pointers that LMDB gave are dead after the next change.
 """
 from libc.errno cimport EINVAL, ENOMEM
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort
+from libc.string cimport memcpy, memset
 
+from wa._fastpath.index_tables cimport NO_ENTRY, Handles
 from wa._fastpath.lmdb_c cimport *
-from wa._fastpath.lmdb_layout cimport *
+from wa._fastpath.lmdb_log cimport *
+from wa._fastpath.log_layout cimport *
+from wa._fastpath.mail_index cimport *
 from wa._fastpath.mailbox cimport *
 
 cdef enum:
@@ -18,10 +22,172 @@ cdef enum:
     LEVEL_READ = 0x22
     LEVEL_REFUSED = 0x23
 
+ctypedef struct Found:            # an envelope
+    uint32_t entry                # or NO_ENTRY
+    bint known                    # its head is legible
+    MDB_val row
+
+ctypedef struct Turnover:         # of what expires in one second: the order in which it does
+    uint64_t recipient, seq
+    uint32_t entry
+    uint8_t rest                  # 255 - priority
+
 wa_crc_init()
 
 
-# --- small things -----------------------------------------------------------------------------------
+# --- envelopes ----------------------------------------------------------------------------------------
+
+cdef int find(Lmdb* s, StoreOp* op, Found* found) noexcept nogil:
+    """By identity, which the row confirms; one whose row says nothing is the one that priority and seq name."""
+    cdef Index* x = &s.index
+    cdef Entry* e
+    cdef uint8_t* p
+    cdef uint32_t i = index_first(x, index_hash(x, op.recipient, op.sender, op.id))
+    cdef int rc
+    found.entry = NO_ENTRY
+    while i != NO_ENTRY:
+        e = &x.entries[i]
+        if not e.flags & FLAG_DYING and e.flags & KIND_MASK != KIND_BODY and x.boxes[e.box].owner == op.recipient:
+            rc = row_get(s, entry_place(e), &found.row, &found.known)
+            if rc:
+                return rc
+            p = <uint8_t*>found.row.mv_data
+            if (get64(p + AT_SENDER) == op.sender and get64(p + AT_ID) == op.id if found.known
+                    else e.rank == op.priority and e.order == op.seq):
+                found.entry = i
+                return 0
+        i = index_after(x, i)
+    return 0
+
+
+cdef int whole(Lmdb* s, Found* found, bint* intact) noexcept nogil:
+    """Whether a found envelope can be read with its body; reports it when not."""
+    cdef MDB_val row = found.row
+    cdef uint8_t* p = <uint8_t*>row.mv_data
+    cdef uint32_t body
+    cdef bint known
+    cdef int rc
+    intact[0] = found.known and body_intact(p, row.mv_size)
+    if not intact[0]:
+        report_entry(s, found.entry)
+    elif p[0] == ROW_SHARED:
+        body = body_find(&s.index, get64(p + AT_NUMBER), False)
+        intact[0] = False
+        if body != NO_ENTRY:
+            rc = row_get(s, entry_place(&s.index.entries[body]), &row, &known)
+            if rc:
+                return rc
+            intact[0] = known and body_intact(<uint8_t*>row.mv_data, row.mv_size)
+        if not intact[0]:
+            report_number(s, CORRUPT_BODY, get64(p + AT_NUMBER))
+    return 0
+
+
+cdef int write_envelope(Lmdb* s, StoreOp* op, uint32_t body) noexcept nogil:
+    cdef bint shared = op.what == OP_PUT_SHARED
+    cdef size_t n = SHARED_HEAD + CRC_BYTES if shared else ENVELOPE_HEAD + 2 * CRC_BYTES + <size_t>op.body_n
+    cdef uint64_t place
+    cdef uint8_t* p
+    cdef int rc = row_append(s, n, &p, &place)
+    if rc:
+        return rc
+    p[0] = ROW_SHARED if shared else ROW_ENVELOPE
+    p[AT_KIND] = op.kind
+    p[AT_PRIORITY] = op.priority
+    put64(p + AT_RECIPIENT, op.recipient)
+    put64(p + AT_SENDER, op.sender)
+    put64(p + AT_ID, op.id)
+    put64(p + AT_SEQ, op.seq)
+    put32(p + AT_ACCEPTED, op.accepted_s)
+    put32(p + AT_EXPIRES, op.expires_s)
+    if shared:
+        put64(p + AT_NUMBER, s.index.entries[body].order)
+    else:
+        memcpy(p + ENVELOPE_HEAD + CRC_BYTES, op + 1, op.body_n)
+    seal(place, p, n)
+    rc = added(s, add_envelope(&s.index, KIND_SHARED if shared else KIND_ENVELOPE,
+                               index_hash(&s.index, op.recipient, op.sender, op.id), op.recipient, op.priority, op.seq,
+                               place, n, op.expires_s))
+    return body_need(s, body, 1) if rc == 0 and shared else rc
+
+
+cdef int do_put(Lmdb* s, StoreOp* op) noexcept nogil:
+    cdef Found found
+    cdef uint64_t number
+    cdef uint32_t body = NO_ENTRY
+    cdef bint intact
+    cdef int rc = find(s, op, &found)
+    if rc:
+        return rc
+    if found.entry != NO_ENTRY:
+        rc = whole(s, &found, &intact)
+        if rc:
+            return rc
+        if intact:
+            op.result = RESULT_DUPLICATE
+            return 0
+    if op.what == OP_PUT_SHARED:
+        memcpy(&number, op + 1, sizeof(number))
+        body = body_find(&s.index, number, False)
+        if body == NO_ENTRY:
+            op.result = RESULT_MISSING
+            return 0
+    if seq_taken(&s.index, op.recipient, op.priority, op.seq) and (
+            found.entry == NO_ENTRY or s.index.entries[found.entry].order != op.seq
+            or s.index.entries[found.entry].rank != op.priority):
+        op.result = RESULT_FAILED     # two envelopes with one seq: the caller's fault, and the stored one must stay
+        return 0
+    op.result = RESULT_OK
+    rc = write_envelope(s, op, body)
+    # A stored copy that is damaged makes room for the good one; after it, since its body may be the last that needs one.
+    return end_entry(s, found.entry) if rc == 0 and found.entry != NO_ENTRY else rc
+
+
+cdef int do_body(Lmdb* s, StoreOp* op) noexcept nogil:
+    cdef size_t n = BODY_HEAD + 2 * CRC_BYTES + <size_t>op.body_n
+    cdef uint64_t place
+    cdef uint8_t* p
+    cdef int rc
+    if body_find(&s.index, op.id, False) != NO_ENTRY:
+        op.result = RESULT_FAILED
+        return 0
+    rc = row_append(s, n, &p, &place)
+    if rc:
+        return rc
+    p[0] = ROW_BODY
+    put64(p + AT_BODY_NUMBER, op.id)
+    memcpy(p + BODY_HEAD + CRC_BYTES, op + 1, op.body_n)
+    seal(place, p, n)
+    op.result = RESULT_OK
+    return added(s, add_body(&s.index, op.id, place, n))
+
+
+cdef int drop_unneeded(Lmdb* s, StoreBatch* b) noexcept nogil:
+    cdef StoreOp* op = batch_first(b)
+    cdef uint32_t body
+    cdef int rc
+    while op != NULL:
+        if op.what == OP_BODY:
+            body = body_find(&s.index, op.id, False)
+            if body != NO_ENTRY and s.index.entries[body].box == 0:
+                rc = end_entry(s, body)
+                if rc:
+                    return rc
+        op = batch_next(b, op)
+    return 0
+
+
+cdef int do_delete(Lmdb* s, StoreOp* op) noexcept nogil:
+    cdef Found found
+    cdef int rc = find(s, op, &found)
+    op.result = RESULT_MISSING
+    if rc or found.entry == NO_ENTRY:
+        return rc
+    op.result = RESULT_OK
+    return end_entry(s, found.entry)
+
+
+# --- receipts -----------------------------------------------------------------------------------------
 
 cdef inline int level_rank(uint8_t level) noexcept nogil:
     # A receipt only rises: accepted, refused, delivered, read.
@@ -32,317 +198,214 @@ cdef inline int level_rank(uint8_t level) noexcept nogil:
     return 1 if level == LEVEL_REFUSED else 0
 
 
-cdef void report_corrupt(Lmdb* s, uint8_t letter, const void* key, size_t key_n) noexcept nogil:
-    cdef Stats* st = &s.stats
-    cdef CorruptKey entry
-    cdef uint32_t i
-    memset(&entry, 0, sizeof(CorruptKey))
-    entry.letter = letter
-    entry.key_n = <uint8_t>(key_n if key_n < KEY_MAX else KEY_MAX)
-    memcpy(entry.key, key, entry.key_n)
-    pthread_mutex_lock(&s.stats_lock)
-    st.corrupt_n += 1
-    for i in range(st.corrupt_kept):
-        if memcmp(&st.corrupt[i], &entry, sizeof(CorruptKey)) == 0:
-            break
-    else:
-        if st.corrupt_kept < CORRUPT_KEPT_MAX:
-            st.corrupt[st.corrupt_kept] = entry
-            st.corrupt_kept += 1
-    pthread_mutex_unlock(&s.stats_lock)
-
-
-cdef bint intact(Lmdb* s, uint8_t letter, MDB_val* key, MDB_val* value, size_t size_min) noexcept nogil:
-    if value.mv_size >= size_min + CRC_BYTES and sealed(letter, <uint8_t*>key.mv_data, key.mv_size,
-                                                        <uint8_t*>value.mv_data, value.mv_size):
-        return True
-    report_corrupt(s, letter, key.mv_data, key.mv_size)
-    return False
-
-
-# --- operations inside a write transaction; 0 or an error that ends the transaction -----------------
-
-cdef int drop(MDB_txn* t, MDB_dbi table, const uint8_t* k, size_t n, bint* found) noexcept nogil:
-    cdef MDB_val key = val(k, n)
-    cdef int rc = mdb_del(t, table, &key, NULL)
-    if rc == 0:
-        found[0] = True
-    return 0 if rc == MDB_NOTFOUND else rc
-
-
-cdef int drop_mail(Lmdb* s, MDB_txn* t, uint64_t recipient, uint8_t priority, uint64_t seq, uint32_t expires_s,
-                   bint* found) noexcept nogil:
-    # The envelope and its expiry; the identity is the caller's.
-    cdef uint8_t k[KEY_MAX]
-    cdef bint ignored = False
-    cdef int rc
-    mail_key(k, recipient, priority, seq)
-    rc = drop(t, s.mail, k, MAIL_KEY, found)
-    if rc == 0 and expires_s:
-        expiry_key(k, expires_s, recipient, priority, seq)
-        rc = drop(t, s.expiry, k, EXPIRY_KEY, &ignored)
+cdef int receipt_intact(Lmdb* s, uint32_t entry, bint* intact) noexcept nogil:
+    cdef MDB_val row
+    cdef int rc = row_get(s, entry_place(&s.index.entries[entry]), &row, intact)
+    if rc == 0 and not intact[0]:
+        report_entry(s, entry)
     return rc
 
 
-cdef int copy_intact(Lmdb* s, MDB_txn* t, uint64_t recipient, uint8_t priority, uint64_t seq) noexcept nogil:
-    # 1 when the envelope is there and its checksum is right, else 0; negative never.
-    cdef uint8_t k[KEY_MAX]
-    cdef MDB_val key = val(k, MAIL_KEY)
-    cdef MDB_val value
-    mail_key(k, recipient, priority, seq)
-    return mdb_get(t, s.mail, &key, &value) == 0 and intact(s, LETTER_MAIL, &key, &value, MAIL_HEAD)
-
-
-cdef int write_mail(Lmdb* s, MDB_txn* t, StoreOp* op) noexcept nogil:
-    cdef uint8_t k[KEY_MAX]
-    cdef uint8_t small[KEY_MAX + CRC_BYTES]
-    cdef size_t n = MAIL_HEAD + <size_t>op.body_n
-    cdef MDB_val key = val(k, MAIL_KEY)
-    cdef MDB_val value = val(NULL, n + CRC_BYTES)
+cdef int raise_receipt(Lmdb* s, uint64_t owner, uint64_t peer, uint64_t id, uint8_t level, const StoreOp* op,
+                       bint* was_there) noexcept nogil:
+    """code, accepted_s and expires_s are those of the operation."""
+    cdef uint32_t before = receipt_find(&s.index, owner, peer, id)
+    cdef uint64_t place
     cdef uint8_t* p
     cdef int rc
-    mail_key(k, op.recipient, op.priority, op.seq)
-    rc = mdb_put(t, s.mail, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE)
+    was_there[0] = False
+    if before != NO_ENTRY:
+        rc = receipt_intact(s, before, was_there)
+        if rc or (was_there[0] and level_rank(s.index.entries[before].rank) >= level_rank(level)):
+            return rc
+        rc = end_entry(s, before)
+        if rc:
+            return rc
+    rc = row_append(s, RECEIPT_HEAD + CRC_BYTES, &p, &place)
     if rc:
         return rc
-    p = <uint8_t*>value.mv_data
-    put64(p, op.sender)
-    put64(p + 8, op.id)
-    put32(p + 16, op.accepted_s)
-    put32(p + 20, op.expires_s)
-    p[24] = op.kind
-    memcpy(p + MAIL_HEAD, op + 1, op.body_n)
-    seal(LETTER_MAIL, k, MAIL_KEY, p, n)
-
-    triple_key(k, op.recipient, op.sender, op.id)
-    small[0] = op.priority
-    put64(small + 1, op.seq)
-    put32(small + 9, op.expires_s)
-    seal(LETTER_IDENT, k, IDENT_KEY, small, IDENT_VALUE)
-    key = val(k, IDENT_KEY)
-    value = val(small, IDENT_VALUE + CRC_BYTES)
-    rc = mdb_put(t, s.ident, &key, &value, 0)
-    if rc or op.expires_s == 0:
-        return rc
-
-    expiry_key(k, op.expires_s, op.recipient, op.priority, op.seq)
-    put64(small, op.sender)
-    put64(small + 8, op.id)
-    small[16] = op.kind
-    seal(LETTER_EXPIRY, k, EXPIRY_KEY, small, EXPIRY_VALUE)
-    key = val(k, EXPIRY_KEY)
-    value = val(small, EXPIRY_VALUE + CRC_BYTES)
-    return mdb_put(t, s.expiry, &key, &value, 0)
+    p[0] = ROW_RECEIPT
+    p[AT_LEVEL] = level
+    p[AT_CODE], p[AT_CODE + 1] = <uint8_t>(op.code >> 8), <uint8_t>op.code
+    put64(p + AT_OWNER, owner)
+    put64(p + AT_PEER, peer)
+    put64(p + AT_RECEIPT_ID, id)
+    put32(p + AT_RECEIPT_ACCEPTED, op.accepted_s)
+    put32(p + AT_RECEIPT_EXPIRES, op.expires_s)
+    seal(place, p, RECEIPT_HEAD + CRC_BYTES)
+    return added(s, add_receipt(&s.index, owner, peer, id, level, place, RECEIPT_HEAD + CRC_BYTES, op.expires_s))
 
 
-cdef int do_put(Lmdb* s, MDB_txn* t, StoreOp* op) noexcept nogil:
-    cdef uint8_t k[KEY_MAX]
-    cdef MDB_val key = val(k, IDENT_KEY)
-    cdef MDB_val value
-    cdef uint8_t* p
-    cdef bint ignored = False
-    cdef int rc
-    triple_key(k, op.recipient, op.sender, op.id)
-    rc = mdb_get(t, s.ident, &key, &value)
-    if rc == 0 and intact(s, LETTER_IDENT, &key, &value, IDENT_VALUE):
-        p = <uint8_t*>value.mv_data
-        if copy_intact(s, t, op.recipient, p[0], get64(p + 1)):
-            op.result = RESULT_DUPLICATE
-            return 0
-        # The stored copy is damaged and here is a good one: put it in its place.
-        rc = drop_mail(s, t, op.recipient, p[0], get64(p + 1), get32(p + 9), &ignored)
-    if rc and rc != MDB_NOTFOUND:
-        return rc
-    rc = write_mail(s, t, op)
-    if rc == MDB_KEYEXIST:        # two envelopes with one seq: the caller's fault, and the stored one must stay
-        op.result = RESULT_FAILED
-        return 0
-    op.result = RESULT_OK
-    return rc
+# --- what is taken out and reported -------------------------------------------------------------------
 
+cdef int expire(Lmdb* s, StoreBatch* b, StoreOp* cause, uint32_t entry, const StoreOp* hint) noexcept nogil:
+    """Ends an envelope, reports it, and leaves its sender a receipt with the code of `cause`.
 
-cdef int do_delete(Lmdb* s, MDB_txn* t, StoreOp* op) noexcept nogil:
-    cdef uint8_t k[KEY_MAX]
-    cdef MDB_val key = val(k, IDENT_KEY)
-    cdef MDB_val value
-    cdef uint8_t* p
-    cdef bint found = False, ignored = False
-    cdef int rc
-    triple_key(k, op.recipient, op.sender, op.id)
-    rc = mdb_get(t, s.ident, &key, &value)
-    if rc == 0:
-        if intact(s, LETTER_IDENT, &key, &value, IDENT_VALUE):
-            p = <uint8_t*>value.mv_data
-            rc = drop_mail(s, t, op.recipient, p[0], get64(p + 1), get32(p + 9), &found)
-        if rc == 0:
-            rc = drop(t, s.ident, k, IDENT_KEY, &ignored)
-    elif rc == MDB_NOTFOUND:
-        rc = 0
-    if rc == 0 and not found:
-        # Its identity may be lost or damaged: look where the operation says it is.
-        mail_key(k, op.recipient, op.priority, op.seq)
-        key = val(k, MAIL_KEY)
-        rc = mdb_get(t, s.mail, &key, &value)
-        p = <uint8_t*>value.mv_data
-        if rc == 0 and value.mv_size >= MAIL_HEAD and get64(p) == op.sender and get64(p + 8) == op.id:
-            rc = drop_mail(s, t, op.recipient, op.priority, op.seq, get32(p + 20), &found)
-        elif rc == MDB_NOTFOUND:
-            rc = 0
-    op.result = RESULT_OK if found else RESULT_MISSING
-    return rc
-
-
-cdef int expire_one(Lmdb* s, MDB_txn* t, StoreBatch* b, const uint8_t* mail_k, MDB_val* hint) noexcept nogil:
-    """Removes the envelope under `mail_k` (copied by the caller) with its identity and reports it.
-
-    hint: sender ‖ id ‖ kind from the expiry table, used when the envelope is damaged; NULL when there is none.  An
-    envelope of which nothing is legible is reported with sender 0.
+    hint: what the caller knows of it, for when its row says nothing; without one it is reported with sender 0.
     """
-    cdef uint8_t k[KEY_MAX]
-    cdef MDB_val key = val(mail_k, MAIL_KEY)
-    cdef MDB_val value
-    cdef StoreOp* out
-    cdef uint8_t* p
-    cdef bint ignored = False
-    cdef int rc = mdb_get(t, s.mail, &key, &value)
-    if rc:
-        return 0 if rc == MDB_NOTFOUND else rc
-    out = batch_add_expired(b)
+    cdef Entry* e = &s.index.entries[entry]
+    cdef StoreOp* out = batch_add_expired(b)
+    cdef MDB_val row
+    cdef uint8_t* p = NULL
+    cdef bint known
+    cdef int rc
     if out == NULL:
         return ENOMEM
-    out.recipient, out.priority, out.seq = get64(mail_k), 255 - mail_k[8], get64(mail_k + 9)
-    if intact(s, LETTER_MAIL, &key, &value, MAIL_HEAD):
-        p = <uint8_t*>value.mv_data
-        out.sender, out.id, out.kind = get64(p), get64(p + 8), p[24]
-        out.accepted_s, out.expires_s = get32(p + 16), get32(p + 20)
+    out.recipient, out.priority, out.seq, out.code = s.index.boxes[e.box].owner, e.rank, e.order, cause.code
+    rc = row_get(s, entry_place(e), &row, &known)
+    if rc:
+        return rc
+    if known:
+        p = <uint8_t*>row.mv_data
+        out.sender, out.id, out.kind = get64(p + AT_SENDER), get64(p + AT_ID), p[AT_KIND]
+        out.accepted_s, out.expires_s = get32(p + AT_ACCEPTED), get32(p + AT_EXPIRES)
     elif hint != NULL:
-        p = <uint8_t*>hint.mv_data
-        out.sender, out.id, out.kind = get64(p), get64(p + 8), p[16]
-    rc = drop_mail(s, t, out.recipient, out.priority, out.seq, out.expires_s, &ignored)
-    if rc == 0 and out.sender:
-        triple_key(k, out.recipient, out.sender, out.id)
-        rc = drop(t, s.ident, k, IDENT_KEY, &ignored)
+        out.sender, out.id, out.kind = hint.sender, hint.id, hint.kind
+    if not known or not body_intact(p, row.mv_size):
+        report_entry(s, entry)
+    rc = end_entry(s, entry)
+    if rc or out.sender == 0 or cause.code == 0:
+        return rc
+    return raise_receipt(s, out.sender, out.recipient, out.id, LEVEL_REFUSED, cause, &known)
+
+
+cdef int do_drop(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
+    cdef Found found
+    cdef int rc = find(s, op, &found)
+    op.result = RESULT_MISSING
+    if rc or found.entry == NO_ENTRY:
+        return rc
+    op.result = RESULT_OK
+    return expire(s, b, op, found.entry, op)
+
+
+cdef int by_key(const void* a, const void* b) noexcept nogil:
+    cdef const Turnover* x = <const Turnover*>a
+    cdef const Turnover* y = <const Turnover*>b
+    if x.recipient != y.recipient:
+        return 1 if x.recipient > y.recipient else -1
+    if x.rest != y.rest:
+        return 1 if x.rest > y.rest else -1
+    return (x.seq > y.seq) - (x.seq < y.seq)
+
+
+cdef int expire_second(Lmdb* s, StoreBatch* b, StoreOp* op, const uint32_t* due, uint32_t n, uint32_t count) noexcept nogil:
+    """The first `count` in key order of these n."""
+    cdef Turnover* order = <Turnover*>malloc(n * sizeof(Turnover))
+    cdef Entry* e
+    cdef uint32_t i
+    cdef int rc = 0
+    if order == NULL:
+        return ENOMEM
+    for i in range(n):
+        e = &s.index.entries[due[i]]
+        order[i].recipient, order[i].seq = s.index.boxes[e.box].owner, e.order
+        order[i].entry, order[i].rest = due[i], 255 - e.rank
+    qsort(order, n, sizeof(Turnover), by_key)
+    for i in range(count):
+        rc = expire(s, b, op, order[i].entry, NULL)
+        if rc:
+            break
+    free(order)
     return rc
 
 
-cdef int do_sweep(Lmdb* s, MDB_txn* t, StoreBatch* b, StoreOp* op) noexcept nogil:
-    cdef uint8_t k[KEY_MAX]
-    cdef uint8_t hint_bytes[EXPIRY_VALUE]
-    cdef MDB_val key, value, hint
-    cdef MDB_cursor* c = NULL
-    cdef bint ignored = False, legible
-    cdef uint32_t left = op.body_n
-    cdef int rc = mdb_cursor_open(t, s.expiry, &c)
-    if rc:
-        return rc
-    hint = val(hint_bytes, EXPIRY_VALUE)
-    while left > 0:
-        left -= 1
-        rc = mdb_cursor_get(c, &key, &value, MDB_FIRST)
-        if rc:
-            break
-        memcpy(k, key.mv_data, EXPIRY_KEY)
-        if get32(k) > op.accepted_s:
-            break
-        legible = intact(s, LETTER_EXPIRY, &key, &value, EXPIRY_VALUE)
-        if legible:
-            memcpy(hint_bytes, value.mv_data, EXPIRY_VALUE)
-        rc = expire_one(s, t, b, k + 4, &hint if legible else NULL)
-        if rc == 0:
-            rc = drop(t, s.expiry, k, EXPIRY_KEY, &ignored)
-        if rc:
-            break
-    mdb_cursor_close(c)
+cdef int sweep_kind(Lmdb* s, StoreBatch* b, StoreOp* op, Heap* heap, bint receipts) noexcept nogil:
+    cdef uint32_t left = op.body_n, count, i
+    cdef uint32_t* due
+    cdef int64_t n
+    cdef int rc = 0
+    while left and rc == 0:
+        n = due_first(&s.index, heap, op.accepted_s, &due)
+        if n <= 0:
+            return ENOMEM if n else 0
+        count = <uint32_t>n if n < left else left
+        left -= count
+        if receipts:
+            for i in range(count):
+                rc = end_entry(s, due[i])
+                if rc:
+                    break
+        else:
+            rc = expire_second(s, b, op, due, <uint32_t>n, count)
+        free(due)
+    return rc
+
+
+cdef int do_sweep(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
+    cdef int rc = sweep_kind(s, b, op, &s.index.due_mail, False)
     op.result = RESULT_OK
-    return 0 if rc == MDB_NOTFOUND else rc
+    return rc if rc else sweep_kind(s, b, op, &s.index.due_receipts, True)
 
 
-cdef int do_purge(Lmdb* s, MDB_txn* t, StoreBatch* b, StoreOp* op) noexcept nogil:
-    # Envelopes are reported; identities and waiting receipts of the mailbox go without a word.
-    cdef uint8_t k[KEY_MAX]
-    cdef MDB_dbi tables[3]
-    cdef size_t key_n[3]
-    cdef MDB_val key, value
-    cdef MDB_cursor* c = NULL
-    cdef bint ignored = False
-    cdef int i, rc = 0
-    tables[0], tables[1], tables[2] = s.mail, s.ident, s.receipts
-    key_n[0], key_n[1], key_n[2] = MAIL_KEY, IDENT_KEY, RECEIPT_KEY
-    for i in range(3):
-        rc = mdb_cursor_open(t, tables[i], &c)
-        if rc:
-            return rc
-        while True:
-            put64(k, op.recipient)
-            key = val(k, 8)
-            rc = mdb_cursor_get(c, &key, &value, MDB_SET_RANGE)
-            if rc or key.mv_size != key_n[i] or get64(<uint8_t*>key.mv_data) != op.recipient:
-                break
-            memcpy(k, key.mv_data, key_n[i])
-            rc = expire_one(s, t, b, k, NULL) if i == 0 else drop(t, tables[i], k, key_n[i], &ignored)
+cdef int do_purge(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
+    # Envelopes are reported; waiting receipts of the mailbox go without a word.  Nothing leaves its box before the commit.
+    cdef uint32_t box = box_find(&s.index, op.recipient), at = 0, entry
+    cdef Handles* h
+    cdef int rc
+    op.result = RESULT_OK
+    while box != NO_ENTRY and at < s.index.boxes[box].mail.n:
+        h = &s.index.boxes[box].mail
+        entry = h.at[h.start + at]
+        at += 1
+        if not s.index.entries[entry].flags & FLAG_DYING:
+            rc = expire(s, b, op, entry, NULL)
             if rc:
-                break
-        mdb_cursor_close(c)
-        if rc and rc != MDB_NOTFOUND:
-            return rc
-    op.result = RESULT_OK
+                return rc
+    at = 0
+    while box != NO_ENTRY and at < s.index.boxes[box].receipts.n:
+        h = &s.index.boxes[box].receipts
+        entry = h.at[h.start + at]
+        at += 1
+        if not s.index.entries[entry].flags & FLAG_DYING:
+            rc = end_entry(s, entry)
+            if rc:
+                return rc
     return 0
 
 
-cdef int do_receipt_put(Lmdb* s, MDB_txn* t, StoreOp* op) noexcept nogil:
-    cdef uint8_t k[KEY_MAX]
-    cdef uint8_t v[RECEIPT_VALUE + CRC_BYTES]
-    cdef MDB_val key = val(k, RECEIPT_KEY)
-    cdef MDB_val value
-    cdef int rc
-    triple_key(k, op.recipient, op.sender, op.id)
-    rc = mdb_get(t, s.receipts, &key, &value)
-    if rc and rc != MDB_NOTFOUND:
-        return rc
-    op.result = RESULT_OK
-    if rc == 0 and intact(s, LETTER_RECEIPT, &key, &value, RECEIPT_VALUE):
-        op.result = RESULT_DUPLICATE
-        if level_rank((<uint8_t*>value.mv_data)[0]) >= level_rank(op.kind):
-            return 0
-    v[0] = op.kind
-    v[1], v[2] = <uint8_t>(op.code >> 8), <uint8_t>op.code
-    put32(v + 3, op.accepted_s)
-    put32(v + 7, op.expires_s)
-    seal(LETTER_RECEIPT, k, RECEIPT_KEY, v, RECEIPT_VALUE)
-    value = val(v, RECEIPT_VALUE + CRC_BYTES)
-    return mdb_put(t, s.receipts, &key, &value, 0)
+# --- operations on receipts ---------------------------------------------------------------------------
+
+cdef int do_receipt_put(Lmdb* s, StoreOp* op) noexcept nogil:
+    cdef bint was_there
+    cdef int rc = raise_receipt(s, op.recipient, op.sender, op.id, op.kind, op, &was_there)
+    op.result = RESULT_DUPLICATE if was_there else RESULT_OK
+    return rc
 
 
-cdef int do_receipt_delete(Lmdb* s, MDB_txn* t, StoreOp* op) noexcept nogil:
-    cdef uint8_t k[KEY_MAX]
-    cdef MDB_val key = val(k, RECEIPT_KEY)
-    cdef MDB_val value
-    cdef bint ignored = False
+cdef int do_receipt_delete(Lmdb* s, StoreOp* op) noexcept nogil:
+    cdef uint32_t entry = receipt_find(&s.index, op.recipient, op.sender, op.id)
+    cdef bint intact
     cdef int rc
-    triple_key(k, op.recipient, op.sender, op.id)
-    rc = mdb_get(t, s.receipts, &key, &value)
-    if rc:
-        op.result = RESULT_MISSING
-        return 0 if rc == MDB_NOTFOUND else rc
-    if intact(s, LETTER_RECEIPT, &key, &value, RECEIPT_VALUE):
-        if level_rank((<uint8_t*>value.mv_data)[0]) > level_rank(op.kind):
+    op.result = RESULT_MISSING
+    if entry == NO_ENTRY:
+        return 0
+    if level_rank(s.index.entries[entry].rank) > level_rank(op.kind):
+        rc = receipt_intact(s, entry, &intact)
+        if rc:
+            return rc
+        if intact:
             op.result = RESULT_DUPLICATE
             return 0
     op.result = RESULT_OK
-    return drop(t, s.receipts, k, RECEIPT_KEY, &ignored)
+    return end_entry(s, entry)
 
 
-cdef int apply_op(Lmdb* s, MDB_txn* t, StoreBatch* b, StoreOp* op) noexcept nogil:
-    if op.what == OP_PUT:
-        return do_put(s, t, op)
+cdef int apply_op(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
+    if op.what == OP_PUT or op.what == OP_PUT_SHARED:
+        return do_put(s, op)
+    if op.what == OP_BODY:
+        return do_body(s, op)
     if op.what == OP_DELETE:
-        return do_delete(s, t, op)
+        return do_delete(s, op)
+    if op.what == OP_DROP:
+        return do_drop(s, b, op)
     if op.what == OP_RECEIPT_PUT:
-        return do_receipt_put(s, t, op)
+        return do_receipt_put(s, op)
     if op.what == OP_RECEIPT_DELETE:
-        return do_receipt_delete(s, t, op)
+        return do_receipt_delete(s, op)
     if op.what == OP_SWEEP:
-        return do_sweep(s, t, b, op)
+        return do_sweep(s, b, op)
     if op.what == OP_PURGE:
-        return do_purge(s, t, b, op)
+        return do_purge(s, b, op)
     return EINVAL

@@ -2,27 +2,31 @@
 # HOT: the commit thread and the hand-over; every envelope that is stored passes here, none touches the GIL.
 """The mailbox store over LMDB: one commit thread, one transaction and one fsync for everything queued.
 
-The bytes on disk are known to lmdb_layout.pxd and lmdb_ops.pyx, and written down in docs/storage.md.
+The log is lmdb_log.pyx, its bytes are log_layout.pxd and docs/storage.md, and what an operation does is lmdb_ops.pyx.
 
 Threads and locks:
 - queue_lock guards the queue, the done list and `stopping`; it is never held over disk work.
 - map_lock guards the memory map: a read holds it from renewing its transaction to resetting it, so that no pointer
   into the map is alive when the commit thread grows or reopens the environment (LMDB forbids either under a
   transaction of this process).  Commits do not take it: reader and writer do not wait for each other.
+- index.lock guards the index in memory, see mail_index.pxd; it is held for single steps, taken last, and never held over
+  disk work.
 - stats_lock guards the counters and the list of corrupt keys.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EDQUOT, EFBIG, EIO, EMSGSIZE, ENOMEM, ENOSPC, ESHUTDOWN, errno
+from libc.errno cimport EIO, ENOMEM, ESHUTDOWN
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memcpy, memset, strlen
-from posix.fcntl cimport O_CREAT, O_TRUNC, O_WRONLY, open as posix_open
-from posix.unistd cimport close as posix_close, pwrite, unlink
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 
 from wa._fastpath.lmdb_c cimport *
-from wa._fastpath.lmdb_layout cimport *
-from wa._fastpath.lmdb_ops cimport *
+from wa._fastpath.lmdb_clean cimport clean, clean_wanted
+from wa._fastpath.lmdb_env cimport *
+from wa._fastpath.lmdb_log cimport *
+from wa._fastpath.lmdb_ops cimport apply_op, drop_unneeded
 from wa._fastpath.lmdb_reads cimport *
+from wa._fastpath.log_layout cimport FORMAT
+from wa._fastpath.mail_index cimport index_free, index_init
 from wa._fastpath.mailbox cimport *
 from wa._fastpath.poller cimport Poller
 
@@ -31,12 +35,12 @@ import threading
 from pathlib import Path
 
 from wa import limits
-from wa._fastpath.durable import make_environment
+from wa._fastpath.durable import make_environment, replace_environment
+from wa._fastpath.mail_upgrade import upgrade
 from wa.errors import LocalError
 
 cdef enum:
-    FORMAT_OTHER = -1             # beside errno (> 0) and MDB_* (<= -30000)
-    PROBE_BYTES = 65536
+    COMPACT_BYTES = 64 << 20      # of free pages; under it a file is left as it is
 
 
 cdef inline void append(StoreBatch** first, StoreBatch** last, StoreBatch* b) noexcept nogil:
@@ -50,165 +54,42 @@ cdef inline void append(StoreBatch** first, StoreBatch** last, StoreBatch* b) no
     last[0] = b
 
 
-# --- the environment --------------------------------------------------------------------------------
-
-cdef int open_tables(Lmdb* s, MDB_txn* t) noexcept nogil:
-    cdef MDB_dbi meta
-    cdef uint8_t format[4]
-    cdef MDB_val key = val(b"format", 6)
-    cdef MDB_val value
-    cdef int rc = mdb_dbi_open(t, b"meta", MDB_CREATE, &meta)
-    if rc:
-        return rc
-    rc = mdb_get(t, meta, &key, &value)
-    if rc == MDB_NOTFOUND:
-        put32(format, FORMAT)
-        value = val(format, 4)
-        rc = mdb_put(t, meta, &key, &value, 0)
-    elif rc == 0:
-        s.found_format = get32(<uint8_t*>value.mv_data) if value.mv_size == 4 else 0
-        rc = 0 if s.found_format == FORMAT else FORMAT_OTHER
-    if rc:
-        return rc
-    rc = mdb_dbi_open(t, b"mail", MDB_CREATE, &s.mail)
-    if rc == 0:
-        rc = mdb_dbi_open(t, b"ident", MDB_CREATE, &s.ident)
-    if rc == 0:
-        rc = mdb_dbi_open(t, b"expiry", MDB_CREATE, &s.expiry)
-    if rc == 0:
-        rc = mdb_dbi_open(t, b"receipts", MDB_CREATE, &s.receipts)
-    return rc
-
-
-cdef int open_env(Lmdb* s) noexcept nogil:
-    """Sets s.env and the table handles, or leaves s.env NULL.  0, errno, MDB_* or FORMAT_OTHER."""
-    cdef MDB_env* env = NULL
-    cdef MDB_txn* t = NULL
-    cdef int dead = 0
-    cdef int rc = mdb_env_create(&env)
-    if rc:
-        return rc
-    rc = mdb_env_set_maxdbs(env, 5)
-    if rc == 0:
-        rc = mdb_env_set_mapsize(env, s.map_bytes)
-    if rc == 0:
-        rc = mdb_env_open(env, s.path, s.flags, 0o600)
-    if rc == 0:
-        rc = mdb_reader_check(env, &dead)   # slots of a killed process would keep its pages from being reused
-    if rc == 0:
-        rc = mdb_txn_begin(env, NULL, 0, &t)
-    if rc == 0:
-        rc = open_tables(s, t)
-        if rc == 0:
-            rc = mdb_txn_commit(t)
-        else:
-            mdb_txn_abort(t)
-    if rc == 0:
-        s.env = env
-    else:
-        mdb_env_close(env)
-    return rc
-
-
-cdef void close_env(Lmdb* s) noexcept nogil:
-    if s.read_txn != NULL:
-        mdb_txn_abort(s.read_txn)
-        s.read_txn = NULL
-    if s.env != NULL:
-        mdb_env_close(s.env)
-        s.env = NULL
-
-
-cdef int resize(Lmdb* s, size_t bytes) noexcept nogil:
-    cdef int rc
-    pthread_mutex_lock(&s.map_lock)
-    rc = mdb_env_set_mapsize(s.env, bytes)
-    if rc == 0:
-        s.map_bytes = bytes
-    else:
-        close_env(s)              # a failed mapping leaves LMDB without any: take the old size again
-        open_env(s)
-    pthread_mutex_unlock(&s.map_lock)
-    return rc
-
-
-cdef int reopen(Lmdb* s) noexcept nogil:
-    # LMDB refuses all work after a failed write of its meta page (MDB_PANIC) until it is opened anew.
-    cdef int rc
-    pthread_mutex_lock(&s.map_lock)
-    close_env(s)
-    rc = open_env(s)
-    pthread_mutex_unlock(&s.map_lock)
-    return rc
-
-
-cdef bint panicked(Lmdb* s) noexcept nogil:
-    cdef MDB_txn* t = NULL
-    cdef int rc
-    if s.env == NULL:
-        return False
-    rc = mdb_txn_begin(s.env, NULL, MDB_RDONLY, &t)
-    if rc == 0:
-        mdb_txn_abort(t)
-    return rc == MDB_PANIC
-
-
-cdef bint disk_refuses(Lmdb* s) noexcept nogil:
-    """LMDB reports a short write, a filling disk's first answer, as EIO: ask the disk itself, where the file ends."""
-    cdef char path[PATH_BYTES_MAX + 8]
-    cdef uint8_t zeros[PROBE_BYTES]
-    cdef MDB_envinfo info
-    cdef MDB_stat stat
-    cdef ssize_t n
-    cdef size_t length = strlen(s.path)
-    cdef bint refused
-    memcpy(path, s.path, length)
-    memcpy(path + length, b"/probe", 7)
-    cdef int fd = posix_open(path, O_CREAT | O_TRUNC | O_WRONLY, 0o600)
-    if fd < 0:
-        return errno == ENOSPC or errno == EDQUOT
-    memset(zeros, 0, PROBE_BYTES)
-    mdb_env_info(s.env, &info)
-    mdb_env_stat(s.env, &stat)
-    n = pwrite(fd, zeros, PROBE_BYTES, (info.me_last_pgno + 1) * stat.ms_psize)
-    refused = n < PROBE_BYTES and (n >= 0 or errno == ENOSPC or errno == EDQUOT or errno == EFBIG)
-    posix_close(fd)
-    unlink(path)
-    return refused
-
-
-cdef bint is_full(Lmdb* s, int rc) noexcept nogil:
-    if rc == MDB_MAP_FULL or rc == ENOSPC or rc == EDQUOT or rc == EFBIG:
-        return True
-    return rc == EIO and s.env != NULL and disk_refuses(s)
-
-
 # --- the commit thread ------------------------------------------------------------------------------
 
-cdef int transact(Lmdb* s, StoreBatch* first, bint puts) noexcept nogil:
-    """All batches in one transaction.  puts=False: everything but OP_PUT and OP_RECEIPT_PUT, which get RESULT_FULL."""
-    cdef MDB_txn* t = NULL
+cdef inline bint is_put(uint8_t what) noexcept nogil:
+    return what == OP_PUT or what == OP_PUT_SHARED or what == OP_BODY or what == OP_RECEIPT_PUT
+
+
+cdef int apply_batch(Lmdb* s, StoreBatch* b, bint puts) noexcept nogil:
+    cdef StoreOp* op = batch_first(b)
+    cdef int rc = 0
+    b.expired_n = 0
+    while op != NULL and rc == 0:
+        if not puts and is_put(op.what):
+            op.result = RESULT_FULL
+        else:
+            rc = apply_op(s, b, op)
+        op = batch_next(b, op)
+    return rc if rc else drop_unneeded(s, b)
+
+
+cdef int transact(Lmdb* s, StoreBatch* first, bint puts, bint cleaning) noexcept nogil:
+    """All batches in one turn.  puts=False: everything but what puts, which gets RESULT_FULL."""
     cdef StoreBatch* b = first
-    cdef StoreOp* op
     cdef int rc = 0 if s.env != NULL else reopen(s)
     if rc == 0:
-        rc = mdb_txn_begin(s.env, NULL, 0, &t)
+        rc = turn_begin(s)
     if rc:
         return rc
-    while b != NULL:
-        b.expired_n = 0
-        op = batch_first(b)
-        while op != NULL:
-            if not puts and (op.what == OP_PUT or op.what == OP_RECEIPT_PUT):
-                op.result = RESULT_FULL
-            else:
-                rc = apply_op(s, t, b, op)
-                if rc:
-                    mdb_txn_abort(t)
-                    return rc
-            op = batch_next(b, op)
+    while b != NULL and rc == 0:
+        rc = apply_batch(s, b, puts)
         b = b.next
-    return mdb_txn_commit(t)
+    if rc == 0 and cleaning:
+        rc = clean(s)
+    if rc:
+        turn_abort(s)
+        return rc
+    return turn_commit(s)
 
 
 cdef void finish(StoreBatch* b, int status) noexcept nogil:
@@ -229,7 +110,7 @@ cdef bint has_deletes(StoreBatch* b) noexcept nogil:
     while b != NULL:
         op = batch_first(b)
         while op != NULL:
-            if op.what != OP_PUT and op.what != OP_RECEIPT_PUT:
+            if not is_put(op.what):
                 return True
             op = batch_next(b, op)
         b = b.next
@@ -241,7 +122,9 @@ cdef int transact_deletes(Lmdb* s, StoreBatch* first) noexcept nogil:
     cdef size_t before = s.map_bytes
     cdef int rc = resize(s, s.map_bytes_max + s.map_reserve_bytes)
     if rc == 0:
-        rc = transact(s, first, False)
+        rc = transact(s, first, False, True)
+        if rc and s.env != NULL:
+            rc = transact(s, first, False, False)     # not even the little that cleaning needs
     if s.env != NULL:
         resize(s, before)         # never below what is in use
     return rc
@@ -250,22 +133,25 @@ cdef int transact_deletes(Lmdb* s, StoreBatch* first) noexcept nogil:
 cdef void commit(Lmdb* s, StoreBatch* first) noexcept nogil:
     cdef StoreBatch* b = first
     cdef bint full
-    cdef int error, rc = transact(s, first, True)
+    cdef int error, rc = transact(s, first, True, True)
     cdef uint64_t grown = 0, reopened = 0, batches = 0, ops = 0
     while rc == MDB_MAP_FULL and s.map_bytes < s.map_bytes_max:
         rc = resize(s, 2 * s.map_bytes if 2 * s.map_bytes < s.map_bytes_max else s.map_bytes_max)
         grown += 1
         if rc == 0:
-            rc = transact(s, first, True)
+            rc = transact(s, first, True, True)
     if rc and rc != MDB_MAP_FULL and panicked(s):
         reopened = 1
         reopen(s)                 # now, and not with the next commit: what is stored stays readable
         if rc == MDB_PANIC:
-            rc = transact(s, first, True)
+            rc = transact(s, first, True, True)
     error = rc
     full = rc != 0 and is_full(s, rc)
+    s.pressed = full
     if full and has_deletes(first):
         rc = transact_deletes(s, first)
+    elif full and clean_wanted(s):
+        transact_deletes(s, first)    # nothing but cleaning; whatever comes of it, these puts are refused
     finish(first, RESULT_OK if rc == 0 else RESULT_FULL if full else RESULT_FAILED)
     while b != NULL:
         batches += 1
@@ -361,7 +247,7 @@ cdef void free_chain(StoreBatch* b) noexcept nogil:
         b = after
 
 
-TABLE_OF_LETTER = {LETTER_MAIL: "mail", LETTER_IDENT: "ident", LETTER_EXPIRY: "expiry", LETTER_RECEIPT: "receipts"}
+WHAT_OF_LETTER = {CORRUPT_MAIL: "mail", CORRUPT_RECEIPT: "receipts", CORRUPT_BODY: "bodies", CORRUPT_ROW: "log"}
 
 
 cdef class LmdbMailStore(MailStoreBase):
@@ -373,6 +259,8 @@ cdef class LmdbMailStore(MailStoreBase):
         self.s = <Lmdb*>calloc(1, sizeof(Lmdb))
         if self.s == NULL:
             raise MemoryError()
+        if index_init(&self.s.index):
+            raise MemoryError()
         pthread_mutex_init(&self.s.queue_lock, NULL)
         pthread_mutex_init(&self.s.map_lock, NULL)
         pthread_mutex_init(&self.s.stats_lock, NULL)
@@ -383,16 +271,19 @@ cdef class LmdbMailStore(MailStoreBase):
         self.vtable.submit = store_submit
         self.vtable.collect = store_collect
         self.vtable.read = store_read
+        self.vtable.read_victims = store_read_victims
         self.vtable.read_receipts = store_read_receipts
         self.vtable.contains = store_contains
         self.vtable.census = store_census
         self.vtable.receipt_census = store_receipt_census
 
-    def __init__(self, path, *, size_t map_bytes=256 << 20, size_t map_bytes_max=1 << 40, bint sync=True):
+    def __init__(self, path, *, size_t map_bytes=256 << 20, size_t map_bytes_max=1 << 40, bint sync=True,
+                 uint32_t hash_bits=32):
         if len(os.fsencode(path)) + len(".new") > PATH_BYTES_MAX:
             raise LocalError(f"the path of a store has at most {PATH_BYTES_MAX - 4} bytes")
         if not 0 < map_bytes <= map_bytes_max:
             raise LocalError("map_bytes is between 1 and map_bytes_max")
+        self.s.index.hash_mask = <uint32_t>((<uint64_t>1 << hash_bits) - 1)
         self.s.map_bytes = map_bytes
         self.s.map_bytes_max = map_bytes_max
         self.s.map_reserve_bytes = max(map_bytes_max >> 3, 1 << 20)
@@ -400,6 +291,7 @@ cdef class LmdbMailStore(MailStoreBase):
         self.s.flags = MDB_NOTLS | MDB_NORDAHEAD | (0 if sync else MDB_NOSYNC)
         make_environment(Path(path), self._make)
         self._open(path)
+        self._compact(path)
         self.s.closed = self.s.stopping = False
 
     def _make(self, beside):
@@ -412,6 +304,9 @@ cdef class LmdbMailStore(MailStoreBase):
         memset(self.s.path, 0, sizeof(self.s.path))
         memcpy(self.s.path, <const char*>encoded, len(encoded))
         rc = open_env(self.s)
+        if rc == FORMAT_OTHER and self.s.found_format == 1:
+            replace_environment(Path(path), lambda beside: upgrade(Path(path), beside))
+            rc = open_env(self.s)
         if rc == FORMAT_OTHER:
             raise LocalError(f"{os.fspath(path)} holds mailbox format {self.s.found_format}, this version reads"
                              f" {FORMAT}: start the version of wa that wrote it, or follow docs/storage.md, Upgrades")
@@ -419,7 +314,34 @@ cdef class LmdbMailStore(MailStoreBase):
             raise OSError(rc if rc > 0 else EIO, f"cannot open the mailbox: {mdb_strerror(rc).decode()}",
                           os.fspath(path))
 
+    def _compact(self, path):
+        """A file that is mostly free pages gives them back."""
+        cdef uint64_t free_n = 0, all_n = 0
+        cdef uint32_t page_bytes = 0
+        cdef int rc = free_pages(self.s, &free_n, &all_n, &page_bytes)
+        if rc == 0 and (free_n * page_bytes < COMPACT_BYTES or free_n * 2 < all_n):
+            return
+        if rc == 0:
+            replace_environment(Path(path), self._copy)
+            self._open(path)
+        if rc:
+            raise OSError(rc if rc > 0 else EIO, f"cannot open the mailbox: {mdb_strerror(rc).decode()}",
+                          os.fspath(path))
+
+    def _copy(self, beside):
+        cdef bytes encoded = os.fsencode(beside)
+        cdef const char* to = encoded
+        cdef int rc
+        with nogil:
+            rc = mdb_env_copy2(self.s.env, to, MDB_CP_COMPACT)
+            close_env(self.s)
+        if rc:
+            raise OSError(rc if rc > 0 else EIO, f"cannot make the mailbox smaller: {mdb_strerror(rc).decode()}",
+                          os.fspath(beside))
+
     def __dealloc__(self):
+        if self.s == NULL:
+            return
         close_env(self.s)         # the thread is gone: while it runs it holds a reference to this object
         free_chain(self.s.queue)
         free_chain(self.s.done)
@@ -428,6 +350,11 @@ cdef class LmdbMailStore(MailStoreBase):
         pthread_mutex_destroy(&self.s.queue_lock)
         pthread_mutex_destroy(&self.s.map_lock)
         pthread_mutex_destroy(&self.s.stats_lock)
+        index_free(&self.s.index)
+        free(self.s.turn.changes)
+        free(self.s.turn.ended)
+        free(self.s.stale)
+        free(self.s.scratch)
         free(self.s)
 
     cdef void attach(self, Poller* poller) noexcept:
@@ -487,6 +414,7 @@ cdef class LmdbMailStore(MailStoreBase):
         return {
             "commits": st.commits, "batches": st.batches, "ops": st.ops, "grown": st.grown_n, "full": st.full_n,
             "failed": st.failed_n, "reopened": st.reopened_n, "corrupt": st.corrupt_n, "last_error": st.last_error,
+            "moved": st.moved_n, "cleaned": st.cleaned_n,
             "map_bytes": info.me_mapsize, "used_bytes": (info.me_last_pgno + 1) * stat.ms_psize,
         }
 
@@ -495,6 +423,6 @@ cdef class LmdbMailStore(MailStoreBase):
         pthread_mutex_lock(&self.s.stats_lock)
         st = self.s.stats
         pthread_mutex_unlock(&self.s.stats_lock)
-        return [(TABLE_OF_LETTER[st.corrupt[i].letter],
+        return [(WHAT_OF_LETTER[st.corrupt[i].letter],
                  PyBytes_FromStringAndSize(<const char*>st.corrupt[i].key, st.corrupt[i].key_n))
                 for i in range(st.corrupt_kept)]

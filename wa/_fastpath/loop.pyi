@@ -138,7 +138,10 @@ class Loop:
         """The device was not woken after all: the next envelope that waits for it is a Wake again."""
 
     def is_waiting(self, recipient: int, sender: int, envelope_id: int) -> bool:
-        """True while the envelope is in custody here: in flight, on its way to disk, or in the mailbox."""
+        """True while the envelope is in custody here: in flight, on its way to disk, in the mailbox, or reported."""
+
+    def is_reported(self, recipient: int, sender: int, envelope_id: int) -> bool:
+        """True while a receipt for its sender waits here: how it ended is still on the way."""
 
     def call_peer(self, worker: int, body: bytes) -> bool:
         """To another worker's sink as PeerMessage, best effort.  False when that worker is not reachable now."""

@@ -21,7 +21,7 @@ from wa._fastpath.core cimport (
     FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
 )
 from wa._fastpath.custody cimport custody_find
-from wa._fastpath.deletion cimport delete_again, delete_no_more
+from wa._fastpath.deletion cimport delete_again, delete_no_more, ends_with
 from wa._fastpath.delivery cimport linger_fire
 from wa._fastpath.drain cimport drain_all, take_commits
 from wa._fastpath.events cimport cold_batch
@@ -34,6 +34,7 @@ from wa._fastpath.lifecycle cimport accept_all, begin_close, conn_end
 from wa._fastpath.mailbox cimport MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
 from wa._fastpath.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
 from wa._fastpath.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
+from wa._fastpath.reports cimport reports_say
 from wa._fastpath.session cimport session_handshakes, session_readable, session_resume, session_timer
 from wa._fastpath.state cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets
 from wa._fastpath.trace cimport trace_attach
@@ -55,6 +56,8 @@ cdef enum:
     DRAIN_POLL_MS = 20            # while stopping: no tick and no bus retry any more, only sockets and the disk
     CHECK_TURNS = 16              # debug build: turns between two looks at the invariants
     CODE_SHUTTING_DOWN = 16
+    CODE_EXPIRED = 47
+    CODE_ADDRESS_UNKNOWN = 49
     RESPONSE_BYTES_MAX = 32768    # limits.REQUEST_BODY_BYTES_MAX: what the frame codec carries
 
 @cython.no_gc_clear               # __dealloc__ needs the store and the host, also when a cycle holds this object
@@ -207,6 +210,7 @@ cdef class Loop:
     cdef void step_after_cold(self) noexcept nogil:
         cdef Core* w = self.w
         take_commits(w)
+        reports_say(w)
         self.fire_timers()
         drain_all(w)
         self.resume_all()
@@ -284,7 +288,7 @@ cdef class Loop:
     cdef int sweep(self) except -1:
         cdef StoreOp* op = batch_op(self.w, OP_SWEEP, 0)
         if op != NULL:
-            op.accepted_s = <uint32_t>(self.w.wall_ms // 1000)
+            ends_with(self.w, op, CODE_EXPIRED)
             op.body_n = SWEEP_ITEMS
         return 0
 
@@ -411,6 +415,7 @@ cdef class Loop:
         if op == NULL:
             raise MemoryError
         op.recipient = address
+        ends_with(w, op, CODE_ADDRESS_UNKNOWN)
         directory_remove(&w.directory, address)
 
     def admit(self, conn: int, address: int) -> bool:
@@ -467,7 +472,15 @@ cdef class Loop:
         cdef Entry* e = custody_find(&w.custody, recipient, sender, envelope_id)
         if e != NULL:
             return e.state != ENTRY_DELETING
-        return w.store.contains(w.store, recipient, sender, envelope_id) == 1
+        # What cannot be read is not said to be gone.
+        return w.store.contains(w.store, recipient, sender, envelope_id) != 0 or self.is_reported(
+            recipient, sender, envelope_id)
+
+    def is_reported(self, uint64_t recipient, uint64_t sender, uint64_t envelope_id) -> bool:
+        cdef StoreOp r
+        cdef uint64_t peer = recipient if envelope_id else recipient - 1
+        cdef int n = self.w.store.read_receipts(self.w.store, sender, peer, envelope_id - 1, &r, 1)
+        return n < 0 or (n == 1 and r.sender == recipient and r.id == envelope_id)
 
     def call_peer(self, worker: int, body: bytes) -> bool:
         if not 0 <= worker < self.w.workers or worker == self.w.worker:

@@ -12,8 +12,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from wa._fastpath.mailbox cimport (
-    MailRow, MailStore, MailStoreBase, OP_PUT, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_new,
-    batch_next, census_fn,
+    MailRow, MailStore, MailStoreBase, OP_DROP, OP_PURGE, OP_PUT, OP_SWEEP, RESULT_OK, StoreBatch, StoreOp, batch_first,
+    batch_free, batch_new, batch_next, census_fn,
 )
 from wa._fastpath.memory_store import MemoryMailStore
 from wa._fastpath.poller cimport Poller
@@ -22,7 +22,7 @@ from wa._fastpath.sim_net cimport Net, SimNet
 
 from wa.errors import LocalError
 
-CONTROLS = ("none", "early", "forgetful", "no_dedup")
+CONTROLS = ("none", "early", "forgetful", "no_dedup", "silent")
 
 
 @cython.no_gc_clear               # a loop that goes with it still detaches itself
@@ -36,7 +36,7 @@ cdef class SimMailStore(MailStoreBase):
     cdef uint32_t target
     cdef public uint64_t latency_ns, jitter_ns
     cdef public int read_errors   # so many reads to come fail
-    cdef bint early, forgetful, no_dedup
+    cdef bint early, forgetful, no_dedup, silent
     cdef StoreBatch* told         # control "early": said to be done, on no disk yet
     cdef StoreBatch* told_last
     cdef list fresh               # control "no_dedup": identities of the puts that are queued
@@ -49,6 +49,7 @@ cdef class SimMailStore(MailStoreBase):
         self.m = self.base.pointer()
         self.net, self.target = net, target
         self.early, self.forgetful, self.no_dedup = control == "early", control == "forgetful", control == "no_dedup"
+        self.silent = control == "silent"
         self.fresh = []
         self.vtable.state = <void*>self
         self.vtable.submit = sim_submit
@@ -119,6 +120,15 @@ cdef class SimMailStore(MailStoreBase):
             op = batch_next(batch, op)
         return 0
 
+    cdef int hush(self, StoreBatch* batch) except -1:
+        """What is taken out leaves no receipt: what a server does that reports an expiry after its commit, and dies."""
+        cdef StoreOp* op = batch_first(batch)
+        while op != NULL:
+            if op.what == OP_SWEEP or op.what == OP_PURGE or op.what == OP_DROP:
+                op.code = 0
+            op = batch_next(batch, op)
+        return 0
+
     cdef int forget(self, MailRow* rows, int n) except -1:
         """Deleted because it was read: what a server does that clears its queue before the acknowledgement."""
         cdef int i
@@ -141,6 +151,8 @@ cdef int sim_submit(MailStore* m, StoreBatch* batch) noexcept nogil:
         net_wake(n, store.target, n.now_ns + store.latency_ns + net_below(n, store.jitter_ns))
         if store.no_dedup:
             store.note_puts(batch)
+        if store.silent:
+            store.hush(batch)
         if store.early:
             store.say_done(batch)
             status = 0

@@ -4,6 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
+from wa._fastpath.batches cimport owner_of
 from wa._fastpath.bus cimport bus_destroy, bus_init
 from wa._fastpath.conntable cimport (
     conn_at, conntable_destroy, conntable_init, directory_destroy, directory_find, directory_init,
@@ -14,6 +15,7 @@ from wa._fastpath.core cimport (
 from wa._fastpath.custody cimport custody_destroy, custody_init
 from wa._fastpath.lifecycle cimport conn_end
 from wa._fastpath.mailbox cimport batch_free
+from wa._fastpath.reports cimport reports_wait
 from wa._fastpath.slab cimport slab_destroy, slab_give, slab_init
 from wa._fastpath.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
 from wa._fastpath.timers cimport wheel_init
@@ -40,6 +42,7 @@ BOUNDS = {
     "window": "DELIVERY_WINDOW_MAX",
     "window_bytes": "DELIVERY_WINDOW_BYTES_MAX",
     "sender_window": "SENDER_WINDOW_MAX",
+    "prune": "OVERFLOW_PRUNE",
     "mailbox": "MAILBOX_ENVELOPES_MAX",
     "output_bytes": "OUTPUT_BYTES_MAX",
     "bus_bytes": "BUS_BUFFER_BYTES_MAX",
@@ -74,7 +77,8 @@ cdef Core* core_new(Poller* poller, int worker, int workers) except NULL:
     w.arena_n = ARENA_BYTES
     w.arena = <uint8_t*>malloc(ARENA_BYTES)
     if (w.read_buf == NULL or w.seal_buf == NULL or w.arena == NULL or bus_init(w) != 0
-            or conntable_init(&w.conns) != 0 or directory_init(&w.directory) != 0 or custody_init(&w.custody) != 0):
+            or conntable_init(&w.conns) != 0 or directory_init(&w.directory) != 0
+            or directory_init(&w.reports) != 0 or custody_init(&w.custody) != 0):
         core_free(w)
         raise MemoryError
     slab_init(&w.slab, <uint64_t>SLAB_LIMIT_MIB << 20, SLAB_CACHED_BYTES)
@@ -121,6 +125,7 @@ cdef void core_free(Core* w) noexcept:
     free(w.cold)
     conntable_destroy(&w.conns)
     directory_destroy(&w.directory)
+    directory_destroy(&w.reports)
     custody_destroy(&w.custody)
     slab_destroy(&w.slab)
     free(w.read_buf)
@@ -185,9 +190,12 @@ cdef void count_one(void* context, uint64_t recipient, uint8_t priority, uint64_
 
 
 cdef void note_receipts(void* context, uint64_t owner, uint8_t level, uint64_t zero) noexcept nogil:
-    cdef Device* d = directory_find(&(<Core*>context).directory, owner)
+    cdef Core* w = <Core*>context
+    cdef Device* d = directory_find(&w.directory, owner)
     if d != NULL:
         d.has_receipts = 1
+    elif owner_of(w, owner) != w.worker:
+        reports_wait(w, owner)            # a report that its worker did not confirm before we ended
 
 
 cdef int core_census(Core* w) noexcept nogil:

@@ -25,7 +25,7 @@ cdef enum Stage:
     TRACE_ACKNOWLEDGED = 11       # by the recipient's device
     TRACE_TOLD = 12               # the sender was told; code = level
     TRACE_REFUSED = 13            # code = error code
-    TRACE_EXPIRED = 14
+    TRACE_ENDED = 14              # undelivered; code = why: expired, dropped, address_unknown
     TRACE_RECEIPT_STORED = 15     # the sender is offline: its receipt waits; code = level
     TRACE_READ = 16               # the recipient says so
 

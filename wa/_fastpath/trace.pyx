@@ -22,7 +22,7 @@ STAGES = {
     TRACE_ACKNOWLEDGED: "acknowledged by the device",
     TRACE_TOLD: "sender told",
     TRACE_REFUSED: "refused",
-    TRACE_EXPIRED: "expired",
+    TRACE_ENDED: "out of the mailbox, undelivered",
     TRACE_RECEIPT_STORED: "receipt waits for its offline sender",
     TRACE_READ: "read by the recipient",
 }

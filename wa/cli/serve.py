@@ -33,7 +33,7 @@ def serve(
     listen: Annotated[str | None, typer.Option(help="host:port, a numeric address; port 0 for any.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; 0: one per core.")] = None,
     linger_ms: Annotated[int | None, typer.Option(help="Wait for the recipient before writing.")] = None,
-    overflow: Annotated[str | None, typer.Option(help="A full mailbox: refuse.")] = None,
+    overflow: Annotated[str | None, typer.Option(help="A full mailbox: refuse, or prune the oldest.")] = None,
     code_transport: Annotated[str | None, typer.Option(help="console, or file:<path>.")] = None,
     push: Annotated[str | None, typer.Option(help="none, file:<path>, or webhook:<https url>.")] = None,
     trace: Annotated[bool | None, typer.Option("--trace", help="Record what `wa trace` shows.")] = None,

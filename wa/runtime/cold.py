@@ -14,6 +14,7 @@ to disk.  A client that needs an order waits for the answer.
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import wa._fastpath.loop as fastpath
 from wa import ids, limits
@@ -24,6 +25,7 @@ from wa.runtime.peer_calls import Call, PeerCalls, Reply, decode
 from wa.runtime.push_sender import PushSender
 from wa.runtime.registry_thread import Job, RegistryThread
 from wa.services.base import AddDevice, Answer, Effect, Notify, RemoveDevice, Request, Site, failed
+from wa.services.receipts import add_reported
 from wa.services.table import READS, Chore
 from wa.storage.registry import Registry, View
 from wa.wire import methods
@@ -228,7 +230,10 @@ class ColdPath:
     # --- other workers ---
 
     def _call(self, worker: int, route: Connected, method: Method, event: fastpath.Request) -> None:
-        correlation = self._calls.open(route.conn, route.request_id)
+        amend = None
+        if method is Method.RECEIPTS_STATUS:
+            amend = partial(add_reported, self._loop.is_reported, event.address, event.body)
+        correlation = self._calls.open(route.conn, route.request_id, amend)
         if correlation is not None:
             self.counters.add("peer_calls")
             if self._loop.call_peer(worker, Call(correlation, method, event.address, event.body).encode()):
@@ -247,6 +252,8 @@ class ColdPath:
                 if waiting is None:
                     self.counters.add("peer_replies_late")
                     return
+                if waiting.amend is not None and status == Code.OK:
+                    body = waiting.amend(body)
                 self._respond_here(Connected(waiting.conn, waiting.request_id), status, body)
 
     # --- push ---

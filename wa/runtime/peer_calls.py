@@ -52,11 +52,15 @@ def decode(data: bytes) -> Call | Reply:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Where the reply goes: a request of one of our connections."""
+    """Where the reply goes: a request of one of our connections.
+
+    amend: what this worker adds to the body of a reply without an error.
+    """
 
     conn: int
     request_id: int
     deadline_ms: int
+    amend: Callable[[bytes], bytes] | None
 
 
 class PeerCalls:
@@ -69,14 +73,14 @@ class PeerCalls:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def open(self, conn: int, request_id: int) -> int | None:
+    def open(self, conn: int, request_id: int, amend: Callable[[bytes], bytes] | None = None) -> int | None:
         """A correlation number, or None when too many are open."""
         if len(self._waiting) >= limits.PEER_CALLS_OPEN_MAX:
             return None
         correlation = self._next
         self._next += 1
         deadline_ms = self._monotonic_ms() + limits.REQUEST_TIMEOUT_MS
-        self._waiting[correlation] = Waiting(conn, request_id, deadline_ms)
+        self._waiting[correlation] = Waiting(conn, request_id, deadline_ms, amend)
         return correlation
 
     def close(self, correlation: int) -> Waiting | None:

@@ -100,7 +100,7 @@ def _read(data: bytes, offset_us: int) -> Iterator[Step]:
 def _detail(stage: str, code: int) -> str:
     if stage in _TOLD:
         return Level(code).name.lower()
-    if stage == "refused":
+    if stage in ("refused", "out of the mailbox, undelivered"):
         return Code(code).name.lower()
     if stage in ("to the recipient's worker", "from another worker"):
         return f"worker {code}"

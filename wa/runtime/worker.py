@@ -91,7 +91,7 @@ class Worker:
             certificate=keys.certificate,
             run_dir=str(plan.run_dir),
             ticket_key=plan.ticket_key,
-            overrides={"linger_ms": config.linger_ms},
+            overrides={"linger_ms": config.linger_ms, "overflow_prune": int(config.overflow == "prune")},
             trace=self._ring() if config.trace else None,
         )
         self._changes = RegistryThread(

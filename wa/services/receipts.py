@@ -1,10 +1,13 @@
 """Receipts asked for after a reconnect: is a message of mine still waiting at its recipient's owner?"""
 
+from collections.abc import Callable
+
 from wa import ids
 from wa.errors import Code, RemoteError
 from wa.services.base import Answer, Params, Request
 from wa.storage.records import U64_MAX
 from wa.storage.registry import View
+from wa.wire import methods
 
 
 def receipts_status(request: Request[View], params: Params) -> Answer:
@@ -21,6 +24,23 @@ def receipts_status(request: Request[View], params: Params) -> Answer:
             ]
         }
     )
+
+
+def add_reported(
+    is_reported: Callable[[int, int, int], bool], caller: int, request: bytes, response: bytes
+) -> bytes:
+    """What another worker answered, as the caller's own worker sends it on.
+
+    An envelope whose end is known here, while the report is still on its way to the caller, counts as waiting: the
+    caller shall not take it for delivered.
+    """
+    asked, answered = methods.unpack(request), methods.unpack(response)
+    recipients = [(ids.address_of(asked["number"], device), envelope_id) for device, envelope_id in asked["items"]]
+    answered["waiting"] = [
+        waits or is_reported(recipient, caller, envelope_id)
+        for (recipient, envelope_id), waits in zip(recipients, answered["waiting"], strict=True)
+    ]
+    return methods.pack(answered)
 
 
 def _item(item: object) -> tuple[int, int]:

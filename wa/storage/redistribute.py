@@ -1,8 +1,8 @@
 """Moves every stored record to the environment of its new owner, when the number of workers changed.
 
-Records move as bytes: a damaged one stays as damaged as it was and is found by whoever reads it, and the
-order of a mailbox stays, since it is in the keys.  Only budgets of IP addresses are looked into: every worker
-counts its own part of them, so each new worker starts from the highest count any old one had.
+Records of the registry move as bytes: a damaged one stays as damaged as it was and is found by whoever reads it.
+Only budgets of IP addresses are looked into: every worker counts its own part of them, so each new worker starts
+from the highest count any old one had.  Logs of mailboxes are move_mail.py's.
 
 The number of records is compared before anything is switched.
 """
@@ -17,10 +17,10 @@ from pathlib import Path
 import lmdb
 
 from wa._fastpath.durable import sync_directory
-from wa._fastpath.lmdb_store import LmdbMailStore
 from wa.errors import LocalError
 from wa.routing.shards import worker_of, worker_of_number
 from wa.storage.lmdb_registry import LmdbRegistry
+from wa.storage.move_mail import move_mail
 from wa.storage.records import IP_SUBJECT_BIT, Budget, CorruptRecord
 
 TARGETS_OPEN_MAX = 32  # three descriptors each, well under the usual limit of 1,024
@@ -60,13 +60,7 @@ def _by_subject(key: bytes, workers: int) -> int | None:
     return None if int.from_bytes(key[:8], "big") & IP_SUBJECT_BIT else _by_number(key, workers)
 
 
-# Every table of both environments (docs/storage.md); a table that is not here stops the move.
-MAIL_TABLES: dict[str, Owner] = {
-    "mail": _by_address(0),
-    "ident": _by_address(0),
-    "expiry": _by_address(4),
-    "receipts": _by_address(0),
-}
+# Every table (docs/storage.md); one that is not here stops the move.
 REGISTRY_TABLES: dict[str, Owner] = {
     "accounts": _by_number,
     "devices": _by_address(0),
@@ -88,16 +82,12 @@ def move(old: list[Place], new: list[Place], progress: Callable[[str, int, int],
     for place in new:
         place.path.mkdir(mode=0o700, parents=True)
         place.path.parent.chmod(0o700)
-        LmdbMailStore(place.mail).close()  # makes the tables and writes the format
-        LmdbRegistry(place.registry).close()
-    kinds = (
-        ("moving mailboxes", [p.mail for p in old], [p.mail for p in new], MAIL_TABLES),
-        ("moving accounts", [p.registry for p in old], [p.registry for p in new], REGISTRY_TABLES),
-    )
-    for what, sources, targets, tables in kinds:
-        present = [path for path in sources if (path / "data.mdb").exists()]
-        _check_formats(present, tables)
-        _move_kind(what, present, targets, tables, progress)
+        LmdbRegistry(place.registry).close()  # makes the tables and writes the format
+    old_mail, new_mail = [place.mail for place in old], [place.mail for place in new]
+    move_mail(old_mail, new_mail, _map_bytes(old_mail), progress, TARGETS_OPEN_MAX)
+    present = [place.registry for place in old if (place.registry / "data.mdb").exists()]
+    _check_formats(present)
+    _move_registry(present, [place.registry for place in new], progress)
     for place in new:
         sync_directory(place.path)
     sync_directory(new[0].path.parent)
@@ -119,13 +109,17 @@ def _file_bytes(environment: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _check_formats(paths: list[Path], tables: dict[str, Owner]) -> None:
-    """Opening a store checks its format; a table this file does not know must not be left behind."""
+def _map_bytes(sources: list[Path]) -> int:
+    return 2 * sum(_file_bytes(path) for path in sources) + MAP_MARGIN_BYTES
+
+
+def _check_formats(paths: list[Path]) -> None:
+    """Opening a registry checks its format; a table this file does not know must not be left behind."""
     for path in paths:
-        (LmdbMailStore(path) if tables is MAIL_TABLES else LmdbRegistry(path)).close()
+        LmdbRegistry(path).close()
         with _environment(path) as env, env.begin() as txn:
             found = {bytes(key).decode() for key, _ in txn.cursor()}
-        if found != {"meta", *tables}:
+        if found != {"meta", *REGISTRY_TABLES}:
             raise LocalError(f"{path} holds the tables {sorted(found)}: not all are known to this version")
 
 
@@ -149,9 +143,9 @@ def _environment(path: Path, map_bytes: int = 0) -> Iterator[lmdb.Environment]:
 class _Target:
     """One environment being filled: commits when enough is pending."""
 
-    def __init__(self, env: lmdb.Environment, tables: dict[str, Owner]) -> None:
+    def __init__(self, env: lmdb.Environment) -> None:
         self._env = env
-        self._handles = {table: env.open_db(table.encode(), create=False) for table in tables}
+        self._handles = {table: env.open_db(table.encode(), create=False) for table in REGISTRY_TABLES}
         self._txn = env.begin(write=True)
         self._pending_bytes = 0
 
@@ -188,15 +182,10 @@ def _merged(key: bytes, one: bytes, other: bytes) -> bytes:
     return Budget(a.subject, a.name, window_start_s, count).encode()
 
 
-def _move_kind(
-    what: str,
-    sources: list[Path],
-    targets: list[Path],
-    tables: dict[str, Owner],
-    progress: Callable[[str, int, int], None],
-) -> None:
-    """All tables of one kind of environment, a bounded number of targets at a time."""
-    map_bytes = 2 * sum(_file_bytes(path) for path in sources) + MAP_MARGIN_BYTES
+def _move_registry(sources: list[Path], targets: list[Path], progress: Callable[[str, int, int], None]) -> None:
+    """All tables, a bounded number of targets at a time."""
+    what = "moving accounts"
+    map_bytes = _map_bytes(sources)
     workers = range(len(targets))
     groups = [workers[at : at + TARGETS_OPEN_MAX] for at in workers[::TARGETS_OPEN_MAX]]
     total = len(groups) * len(sources)
@@ -208,10 +197,10 @@ def _move_kind(
             filling: dict[int, _Target] = {}
             for worker in group:
                 env = stack.enter_context(_environment(targets[worker], map_bytes))
-                filling[worker] = _Target(env, tables)
+                filling[worker] = _Target(env)
                 stack.callback(filling[worker].abort)
             for s, source in enumerate(sources):
-                sent += _send(source, filling, len(targets), tables)
+                sent += _send(source, filling, len(targets))
                 progress(what, g * len(sources) + s + 1, total)
             for target in filling.values():
                 arrived += target.finish()
@@ -225,11 +214,11 @@ def _mine(filling: dict[int, _Target], worker: int) -> list[_Target]:
     return [] if target is None else [target]
 
 
-def _send(source: Path, filling: dict[int, _Target], workers: int, tables: dict[str, Owner]) -> Counter[str]:
+def _send(source: Path, filling: dict[int, _Target], workers: int) -> Counter[str]:
     """Everything in `source` that belongs to one of `filling`; how many records of each table that were."""
     sent: Counter[str] = Counter()
     with _environment(source) as env, env.begin() as txn:
-        for table, owner in tables.items():
+        for table, owner in REGISTRY_TABLES.items():
             handle = env.open_db(table.encode(), txn=txn, create=False)
             for key, value in txn.cursor(handle):
                 worker = owner(key, workers)

@@ -1,0 +1,168 @@
+"""Moves the logs of mailboxes to new workers; redistribute.py says when and what follows.
+
+Of each log only what counts is moved: an envelope to the worker of its recipient, a receipt to that of its owner, a
+shared body to every worker that needs it, under a number that is free there.  A row of which nothing is legible has no
+owner; worker 0 gets it, so that it is reported again.
+
+A receipt may wait with a worker that is not its owner's: the one that gave up an envelope of another's account.  It
+comes home, and of two with one identity the higher one is kept.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import lmdb
+
+from wa._fastpath.durable import sync_directory
+from wa._fastpath.lmdb_store import LmdbMailStore
+from wa._fastpath.mail_log import BODY, RECEIPT, SHARED, TABLES_MAX, Left, Row, Writer
+from wa.errors import LocalError
+from wa.routing.shards import worker_of
+
+WHAT = "moving mailboxes"
+TABLES = {"meta", "log"}
+NUMBERS = 1 << 64
+LEVEL_RANK = {0x20: 0, 0x23: 1, 0x21: 2, 0x22: 3}  # accepted, refused, delivered, read
+
+
+class Target:
+    """The log of one new worker."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._taken: set[int] = set()
+
+    def put(self, source: int, row: Row) -> None:
+        """source: the old worker whose numbers of shared bodies these are."""
+        if row.type in (SHARED, BODY):
+            row = row.numbered(self._number(source, row.number))
+        self._writer.append(row.at)
+
+    def put_illegible(self, row: bytes) -> None:
+        self._writer.append(lambda place: row)
+
+    def _number(self, source: int, number: int) -> int:
+        key = source, number
+        if key not in self._numbers:
+            while number in self._taken:
+                number = (number + 1) % NUMBERS
+            self._numbers[key] = number
+            self._taken.add(number)
+        return self._numbers[key]
+
+    def finish(self) -> int:
+        return self._writer.finish()
+
+
+class Source:
+    """The log of one old worker, read again each time it is asked."""
+
+    def __init__(self, path: Path, worker: int) -> None:
+        self.path = path
+        self.worker = worker
+
+    def check(self) -> None:
+        """Opening a store checks its format, and upgrades; a table this file does not know must not be left behind."""
+        LmdbMailStore(self.path).close()
+        with lmdb.open(str(self.path), max_dbs=TABLES_MAX) as env, env.begin() as txn:
+            found = {bytes(key).decode() for key, _ in txn.cursor()}
+        if found != TABLES:
+            raise LocalError(f"{self.path} holds the tables {sorted(found)}: not all are known to this version")
+
+    @contextmanager
+    def rows(self) -> Iterator[Left]:
+        with lmdb.open(str(self.path), max_dbs=TABLES_MAX, readahead=True) as env, env.begin() as txn:
+            table = env.open_db(b"log", txn=txn, create=False)
+            yield Left(lambda: txn.cursor(table))
+
+
+class Strays:
+    """Receipts that are not with the worker of their owner, and which of them were outdone by one that is."""
+
+    def __init__(self, sources: list[Source], workers: int) -> None:
+        self._workers = workers
+        self._found: dict[bytes, Row] = {}
+        for source in sources if workers > 1 else []:
+            with source.rows() as left:
+                for row in left:
+                    if isinstance(row, Row) and self.is_stray(source, row):
+                        self._found[row.identity] = max(self._found.get(row.identity, row), row, key=_rank)
+
+    def is_stray(self, source: Source, row: Row) -> bool:
+        return row.type == RECEIPT and worker_of(row.owner, self._workers) != source.worker
+
+    def outdone_by(self, row: Row) -> bool:
+        """Whether a receipt at home is kept; then a stray with its identity is not."""
+        if row.identity in self._found:
+            if _rank(self._found[row.identity]) > _rank(row):
+                return False
+            del self._found[row.identity]
+        return True
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._found.values())
+
+
+def _rank(row: Row) -> int:
+    return LEVEL_RANK.get(row.level, 0)
+
+
+def move_mail(
+    old: list[Path], new: list[Path], map_bytes: int, progress: Callable[[str, int, int], None], open_max: int
+) -> None:
+    """Fills the environments of `new`, whose directories are made, at most open_max at a time.
+
+    Raises LocalError when what arrived is not what left.
+    """
+    sources = [Source(path, worker) for worker, path in enumerate(old) if (path / "data.mdb").exists()]
+    for source in sources:
+        source.check()
+    strays = Strays(sources, len(old))
+    groups = [range(at, min(at + open_max, len(new))) for at in range(0, len(new), open_max)]
+    steps = len(groups) * len(sources)
+    sent = arrived = done = 0
+    progress(WHAT, 0, steps)
+    for group in groups:
+        with ExitStack() as stack:
+            filling: dict[int, Target] = {}
+            for worker in group:
+                new[worker].mkdir(mode=0o700)
+                filling[worker] = Target(stack.enter_context(Writer(new[worker], map_bytes)))
+            for source in sources:
+                sent += _send(source, strays, filling, len(new))
+                done += 1
+                progress(WHAT, done, steps)
+            for row in strays:
+                if (worker := worker_of(row.owner, len(new))) in filling:
+                    filling[worker].put(0, row)
+                    sent += 1
+            arrived += sum(target.finish() for target in filling.values())
+    if sent != arrived:
+        raise LocalError(f"{WHAT}: {sent} rows left and {arrived} arrived; nothing was changed")
+    for path in new:
+        sync_directory(path)
+
+
+def _send(source: Source, strays: Strays, filling: dict[int, Target], workers: int) -> int:
+    """Everything in `source` that belongs to one of `filling`; how many rows that were."""
+    sent = 0
+    needed: dict[int, set[int]] = defaultdict(set)
+    with source.rows() as left:
+        for row in left:
+            if isinstance(row, Row) and row.type == SHARED:
+                needed[row.number].add(worker_of(row.owner, workers))
+        for row in left:
+            if isinstance(row, bytes):
+                if 0 in filling:
+                    filling[0].put_illegible(row)
+                    sent += 1
+                continue
+            owners = needed[row.number] if row.type == BODY else {worker_of(row.owner, workers)}
+            for worker in owners & filling.keys():
+                if row.type != RECEIPT or (not strays.is_stray(source, row) and strays.outdone_by(row)):
+                    filling[worker].put(source.worker, row)
+                    sent += 1
+    return sent
