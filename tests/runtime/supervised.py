@@ -1,5 +1,6 @@
 """A supervisor over small workers, run by test_supervisor.py as a process:  supervised.py <behaviour> <log>"""
 
+import gc
 import signal
 import sys
 
@@ -18,6 +19,12 @@ def serve(worker, channel):
     assert channel.recv(len(GO)) == GO
     channel.send(b'{"connections": 3}')
     signal.sigwait({signal.SIGTERM})
+
+
+def frozen(worker, channel):
+    """Serves when what it was forked with is out of the collector's reach."""
+    assert gc.get_freeze_count() > len(gc.get_objects())
+    serve(worker, channel)
 
 
 def deaf(worker, channel):

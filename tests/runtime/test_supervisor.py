@@ -39,6 +39,13 @@ def test_ready_when_all_are_and_stopped_by_a_signal(start):
     assert "worker_killed" not in log
 
 
+def test_what_a_worker_is_forked_with_is_not_written_to_by_its_collector(start):
+    process = start("frozen")
+    assert process.stdout.readline().startswith("ready ")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
 def test_a_worker_that_does_not_stop_is_killed(start):
     process = start("deaf")
     pids = process.stdout.readline().split()[1:]

@@ -74,6 +74,16 @@ def test_trim_frees_the_largest_first() -> None:
     assert slab.cached_bytes == 0
 
 
+def test_trim_does_so_much_at_a_time() -> None:
+    slab = SlabFace(MIB, MIB)
+    names = [slab.take(64) for _ in range(10)]
+    for name in names:
+        assert name is not None
+        slab.give(name)
+    slab.trim(0, 7)
+    assert slab.cached_bytes == 3 * 64
+
+
 def test_giving_nothing_is_allowed() -> None:
     slab = SlabFace(MIB, MIB)
     slab.give_null()

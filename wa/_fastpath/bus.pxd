@@ -71,4 +71,5 @@ cdef int bus_send(Core* w, uint32_t peer, uint8_t what, const void* head, uint32
                   const uint8_t* body, uint32_t body_n, int32_t fd) noexcept nogil
 # 0, or -1 when the peer is not there or its buffer is full (then fd, if any, is still the caller's).
 cdef void bus_flush(Core* w) noexcept nogil
+cdef uint64_t bus_trim(Core* w) noexcept nogil            # gives empty buffers back; how many bytes that was
 cdef void bus_writable(Core* w, uint32_t peer) noexcept nogil

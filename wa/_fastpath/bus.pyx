@@ -225,6 +225,18 @@ cdef void bus_flush(Core* w) noexcept nogil:
             peer_flush(w, i)
 
 
+cdef uint64_t bus_trim(Core* w) noexcept nogil:
+    cdef uint32_t i
+    cdef uint64_t freed = 0
+    for i in range(w.workers):
+        if w.peers[i].out_n == 0:
+            freed += w.peers[i].out_capacity
+            free(w.peers[i].out)
+            w.peers[i].out = NULL
+            w.peers[i].out_capacity = 0
+    return freed
+
+
 cdef void bus_writable(Core* w, uint32_t peer) noexcept nogil:
     if w.peers[peer].connected:
         peer_flush(w, peer)

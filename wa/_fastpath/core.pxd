@@ -300,6 +300,8 @@ ctypedef struct Core:
     Pending* waiting_first        # see waiting.pxd
     Pending* waiting_last
     uint32_t waiting_n
+    uint64_t trimmed_bytes        # see giveback.pyx; all that was ever given back to the heap, slab apart
+    uint64_t heap_trimmed_at      # the whole sum when the heap was last gone through
     uint16_t address_budget[4096]
     void* trace                   # the ring of trace.pxd, or NULL
     # scratch

@@ -8,6 +8,8 @@ from wa._fastpath.core cimport Custody, Entry
 
 cdef int custody_init(Custody* k) noexcept nogil
 cdef void custody_destroy(Custody* k) noexcept nogil
+cdef uint64_t custody_trim(Custody* k) noexcept nogil
+# Gives all memory of entries back when none is in use; how many bytes that was.
 cdef Entry* entry_new(Custody* k) noexcept nogil                          # zeroed; NULL when memory is out
 cdef void entry_free(Custody* k, Entry* e) noexcept nogil                 # the caller has freed its body
 cdef int custody_insert(Custody* k, Entry* e) noexcept nogil              # by (recipient, sender, id)

@@ -25,16 +25,41 @@ cdef int custody_init(Custody* k) noexcept nogil:
     return 0 if k.buckets != NULL else -1
 
 
-cdef void custody_destroy(Custody* k) noexcept nogil:
+cdef uint64_t free_chunks(Custody* k) noexcept nogil:
     # Chunks of entries are chained through their first entry's `older`; see entry_new.
-    free(k.buckets)
     cdef Entry* chunk = k.chunks
     cdef Entry* following
+    cdef uint64_t freed = 0
     while chunk != NULL:
         following = chunk.older
         free(chunk)
         chunk = following
+        freed += ENTRIES_CHUNK * sizeof(Entry)
+    k.chunks = NULL
+    k.free_list = NULL
+    return freed
+
+
+cdef void custody_destroy(Custody* k) noexcept nogil:
+    free(k.buckets)
+    free_chunks(k)
     memset(k, 0, sizeof(Custody))
+
+
+cdef uint64_t custody_trim(Custody* k) noexcept nogil:
+    cdef Entry** buckets
+    cdef uint64_t freed
+    if k.live or k.chunks == NULL or k.chunks.older == NULL:
+        return 0                          # one chunk is kept: chat that trickles must not make one each second
+    freed = free_chunks(k)
+    if k.mask + 1 > BUCKETS_START:
+        buckets = <Entry**>calloc(BUCKETS_START, sizeof(Entry*))
+        if buckets != NULL:
+            freed += (k.mask + 1) * sizeof(Entry*)
+            free(k.buckets)
+            k.buckets = buckets
+            k.mask = BUCKETS_START - 1
+    return freed
 
 
 cdef Entry* entry_new(Custody* k) noexcept nogil:

@@ -105,6 +105,18 @@ cdef void inbox_readable(Core* w, uint32_t slot) noexcept nogil:
         b.n -= at
 
 
+cdef uint64_t inbox_trim(Core* w) noexcept nogil:
+    cdef uint32_t i
+    cdef uint64_t freed = 0
+    for i in range(w.bus_in_n):
+        if w.bus_in[i].n == 0:
+            freed += w.bus_in[i].capacity
+            free(w.bus_in[i].buf)
+            w.bus_in[i].buf = NULL
+            w.bus_in[i].capacity = 0
+    return freed
+
+
 cdef int on_message(Core* w, BusIn* b, uint8_t what, const uint8_t* p, uint32_t n) noexcept nogil:
     """-1 when the other end is not what it should be: a worker of this very build."""
     if b.worker < 0:

@@ -26,6 +26,7 @@ from wa._fastpath.delivery cimport linger_fire
 from wa._fastpath.drain cimport drain_all, take_commits
 from wa._fastpath.events cimport cold_batch
 from wa._fastpath.frames cimport F_NOTICE, F_RESPONSE, Frame
+from wa._fastpath.giveback cimport give_back
 from wa._fastpath.handshake cimport handshake_admit
 from wa._fastpath.host cimport Host
 from wa._fastpath.inbox cimport inbox_accept, inbox_readable
@@ -35,7 +36,6 @@ from wa._fastpath.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
 from wa._fastpath.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
 from wa._fastpath.reports cimport reports_say
 from wa._fastpath.session cimport session_handshakes, session_readable, session_resume, session_timer
-from wa._fastpath.slab cimport slab_trim
 from wa._fastpath.state cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets
 from wa._fastpath.trace cimport trace_attach
 from wa._fastpath.timers cimport Timer, wheel_pop, wheel_wait_ms
@@ -55,7 +55,6 @@ cdef enum:
     STOP_MS = 5000
     DRAIN_POLL_MS = 20            # while stopping: no tick and no bus retry any more, only sockets and the disk
     CHECK_TURNS = 16              # debug build: turns between two looks at the invariants
-    SLAB_KEPT_BYTES = 4 << 20     # free buffers kept once a second; the rest goes back to the system
     CODE_SHUTTING_DOWN = 16
     CODE_EXPIRED = 47
     CODE_ADDRESS_UNKNOWN = 49
@@ -199,7 +198,7 @@ cdef class Loop:
             self.next_tick_ms = w.now_ms + TICK_MS
             self.sweep()
             delete_again(w)
-            slab_trim(&w.slab, SLAB_KEPT_BYTES)
+            give_back(w)
             if w.listener_full:           # out of descriptors a second ago: perhaps not any more
                 w.listener_full = 0
                 w.poller.change(w.poller, w.listener, READABLE, <uint64_t>TOKEN_LISTENER << 56)

@@ -12,6 +12,7 @@ ctypedef struct Slab:
     uint64_t cached_bytes         # in the free lists
     uint64_t limit_bytes          # take() fails over this
     uint64_t cached_max_bytes
+    uint64_t freed_bytes          # given back since the start
     uint64_t takes, gives         # live buffers = takes - gives (the debug build's leak test reads them)
 
 cdef enum:
@@ -21,5 +22,5 @@ cdef void slab_init(Slab* s, uint64_t limit_bytes, uint64_t cached_max_bytes) no
 cdef uint8_t* slab_take(Slab* s, size_t n, uint32_t* capacity) noexcept nogil
 # NULL when n > SLAB_BYTES_MAX or the limit is reached.  *capacity >= n is the size class.
 cdef void slab_give(Slab* s, uint8_t* p, uint32_t capacity) noexcept nogil     # p may be NULL
-cdef void slab_trim(Slab* s, uint64_t keep_bytes) noexcept nogil               # frees cached buffers
+cdef void slab_trim(Slab* s, uint64_t keep_bytes, uint64_t buffers_max) noexcept nogil    # frees so many cached buffers
 cdef void slab_destroy(Slab* s) noexcept nogil

@@ -11,6 +11,7 @@ A debug build (WA_DEBUG=1) overwrites every buffer that is given back, so that a
 aborts when a capacity is not a size class.
 """
 cimport cython
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memset
 
@@ -82,6 +83,7 @@ cdef void slab_give(Slab* s, uint8_t* p, uint32_t capacity) noexcept nogil:
     s.used_bytes -= capacity
     s.gives += 1
     if s.cached_bytes + capacity > s.cached_max_bytes:
+        s.freed_bytes += capacity
         free(p)
         return
     (<void**>p)[0] = s.free_list[i]
@@ -89,21 +91,24 @@ cdef void slab_give(Slab* s, uint8_t* p, uint32_t capacity) noexcept nogil:
     s.cached_bytes += capacity
 
 
-cdef void slab_trim(Slab* s, uint64_t keep_bytes) noexcept nogil:
+cdef void slab_trim(Slab* s, uint64_t keep_bytes, uint64_t buffers_max) noexcept nogil:
     """Largest first: they return most to the system and are the rarest in use."""
     cdef int i
     cdef void* p
+    cdef uint64_t left = buffers_max
     for i in range(CLASSES - 1, -1, -1):
-        while s.cached_bytes > keep_bytes and s.free_list[i] != NULL:
+        while s.cached_bytes > keep_bytes and s.free_list[i] != NULL and left:
             p = s.free_list[i]
             s.free_list[i] = (<void**>p)[0]
             s.cached_bytes -= <uint32_t>CLASS_BYTES_MIN << i
+            s.freed_bytes += <uint32_t>CLASS_BYTES_MIN << i
+            left -= 1
             free(p)
 
 
 cdef void slab_destroy(Slab* s) noexcept nogil:
     """Frees the cached buffers.  Live ones stay their takers'."""
-    slab_trim(s, 0)
+    slab_trim(s, 0, UINT64_MAX)
 
 
 @cython.no_gc_clear               # __dealloc__ needs `live`, also when a cycle holds this object
@@ -144,8 +149,8 @@ cdef class SlabFace:
     def give_null(self) -> None:
         slab_give(&self.slab, NULL, 64)
 
-    def trim(self, keep_bytes: int) -> None:
-        slab_trim(&self.slab, keep_bytes)
+    def trim(self, keep_bytes: int, buffers_max: int = 1 << 63) -> None:
+        slab_trim(&self.slab, keep_bytes, buffers_max)
 
     def capacity(self, name: int) -> int:
         return self.live[name][1]

@@ -23,6 +23,8 @@ CPU_WHICH_TID = 1
 CPUSET_BYTES = 128
 
 LINUX = sys.platform.startswith("linux")
+M_MMAP_THRESHOLD = -3  # <malloc.h>
+MMAP_BYTES_MIN = 1 << 20
 FREEBSD = sys.platform.startswith("freebsd")
 
 
@@ -77,6 +79,17 @@ def pin_this_thread(core: int) -> None:
         this = ctypes.c_int64(-1)
         if libc.cpuset_setaffinity(CPU_LEVEL_WHICH, CPU_WHICH_TID, this, CPUSET_BYTES, mask) != 0:
             raise OSError(ctypes.get_errno(), f"cannot stay on core {core}")
+
+
+def keep_heap_small() -> None:
+    """Blocks of MMAP_BYTES_MIN and more are mappings of their own, here and in what is forked from here.
+
+    glibc raises that limit to the largest block that was ever freed.  Then what LMDB reserves for its largest
+    transaction, 3 MiB per environment, is cleared memory of the heap and not pages that nobody ever touches.
+    """
+    libc = ctypes.CDLL(None)
+    if LINUX and hasattr(libc, "mallopt"):  # musl has none, and no such limit
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES_MIN)
 
 
 def exit_reason(status: int) -> str:

@@ -24,8 +24,9 @@ from wa.metrics import exposition
 from wa.runtime import keys
 from wa.runtime.helpers import Helper
 from wa.runtime.operator_socket import NAME, SOCKET_PATH_BYTES_MAX, OperatorSocket
+from wa.runtime.process import keep_heap_small
 from wa.runtime.supervisor import Supervisor
-from wa.runtime.worker import Plan, run_worker
+from wa.runtime.worker import Plan, run_worker, server_version
 from wa.storage.layout import Layout, open_layout
 
 POLL_S = 0.05
@@ -44,6 +45,7 @@ class Serving:
 def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None:
     """Serves until SIGTERM or SIGINT.  Raises LocalError when it cannot start or can no longer go on."""
     os.umask(0o077)
+    keep_heap_small()
     config = config.resolved()
     data_dir = config.data_dir.absolute()
     run_dir = data_dir / "run"
@@ -52,6 +54,7 @@ def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None
     _wait_for_lock(data_dir / "lock", log)
     layout = open_layout(data_dir, config.workers, _progress(log))
     server_keys = keys.load(layout.keys, int(time.time()), log)
+    server_version()  # remembered by what is forked: what it loads to find out is 1.7 MB
     ticket_key = secrets.token_bytes(32)  # never on disk: what it sealed cannot be opened once the server stops
     listeners = _listen(config)
     endpoint = Endpoint(config.listen.host, listeners[0].getsockname()[1])

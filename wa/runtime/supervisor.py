@@ -16,6 +16,7 @@ killed.  SIGHUP is ignored. Death of the supervisor: the kernel kills the worker
 """
 
 import contextlib
+import gc
 import json
 import os
 import selectors
@@ -76,6 +77,9 @@ class Supervisor:
         self._take_signals()
         self.selector.register(self._wakeup, selectors.EVENT_READ, self._on_signal)
         self._log.info("starting", workers=self._workers, pid=os.getpid())
+        # What is here before the fork stays shared: a collection in a worker would write to all of it.
+        gc.collect()
+        gc.freeze()
         try:
             for worker in range(self._workers):
                 self._fork(worker, 0)

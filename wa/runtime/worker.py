@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -168,6 +169,7 @@ def code_transport(config: Config) -> CodeTransport:
     return ConsoleTransport(sys.stdout) if path is None else FileTransport(path)
 
 
+@cache
 def server_version() -> str:
     try:
         return version("wa")
