@@ -9,7 +9,7 @@ from bench.crowd import Crowd
 from bench.fleets import Fleet
 from bench.generator import start as start_generator
 from bench.judging import Judge, sample_of
-from bench.kernel import Memory
+from bench.kernel import Memory, cpu_of
 from bench.results import Report, Sample, Target
 from bench.servers import Running, Sizing, WaServe
 from bench.settings import Settings
@@ -24,7 +24,8 @@ SENDERS = 50
 EACH = limits.MAILBOX_ENVELOPES_MAX
 FILL_S = 600.0
 QUIET_S = 1.5  # buffers of the filling are given back by then
-GROWTH_MIB_MAX = 64.0  # for 1,000,000 messages; of fewer it may be as much less
+GROWTH_MIB_MAX = 64.0  # for 1,000,000 messages; for fewer it may be as much less
+FIXED_MIB = 8.0  # buffers that any queue needs
 SERVED_S_MAX = 2.0
 
 
@@ -56,9 +57,10 @@ def run(settings: Settings, recipients: int = 1_000) -> Report:
     )
     report.notes.append(
         "ready, first login: from exec of the server (and of the wrapper that pins it) to 'ready' and to the login of "
-        "a device with a full mailbox; what was written before the kill is still in the page cache"
+        "a device with a full mailbox; what was written before the kill is still in the page cache; "
+        "beside it the CPU that this took"
     )
-    set_targets(report, GROWTH_MIB_MAX * count * EACH / 1e6)
+    set_targets(report, max(FIXED_MIB, GROWTH_MIB_MAX * count * EACH / 1e6))
     return report
 
 
@@ -107,7 +109,8 @@ class Queue:
         ready_s = time.perf_counter() - began
         self.judge.take(LOGIN, fleet.login())
         served_s = time.perf_counter() - began
-        self.report.find(KILL, LOGIN).samples.append({"ready_s": ready_s, "served_s": served_s})
+        cpu_s = cpu_of(self.server.pids()).total  # of processes that are all new
+        self.report.find(KILL, LOGIN).samples.append({"ready_s": ready_s, "served_s": served_s, "start_cpu_s": cpu_s})
         left = (len(self.away) - k) * EACH
         self.report.find(MEMORY, AGAIN).samples.append(growth(self.memory() - fresh, left))
         self.judge.take("its mailbox", fleet.load("wait_for", received=EACH, delivered=0))

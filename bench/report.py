@@ -33,6 +33,7 @@ METRICS = {
     "each_bytes": ("B per message", "{:.0f}"),
     "ready_s": ("ready s", "{:.3f}"),
     "served_s": ("first login s", "{:.3f}"),
+    "start_cpu_s": ("CPU s", "{:.3f}"),
     "server_bytes": ("server B", "{:.0f}"),
     "client_bytes": ("client B", "{:.0f}"),
     "kernel_bytes": ("kernel B", "{:.0f}"),
