@@ -18,6 +18,7 @@ from bench import offline as offline_scenario
 from bench import profile as profile_scenario
 from bench import relay as relay_scenario
 from bench import short as short_scenario
+from bench import storage as storage_scenario
 from bench import storm as storm_scenario
 from bench.micro import run as micro_benchmarks
 from bench.peers import run as peers_scenario
@@ -119,6 +120,22 @@ def offline(
     """Store for absent devices (one fsync per batch), then log them in and drain."""
     settings = settings_of(rounds, 0.0, suite, where)
     finish(offline_scenario.run(settings, recipients), settings)
+
+
+@app.command()
+def storage(
+    *,
+    where: Where = None,
+    queued: Annotated[bool, typer.Option("--queued", help="Memory and start of a store with a million.")] = False,
+) -> None:
+    """One durable commit in every layout that a mailbox store could have, and in the one it has."""
+    settings = settings_of(1, 0.0, "aesgcm", where)
+    if queued:
+        finish(storage_scenario.queued(settings), settings)
+        return
+    report = storage_scenario.run(settings)
+    save(report, settings)
+    console().print(storage_scenario.table_of(report))
 
 
 @app.command()

@@ -73,7 +73,7 @@ class MemoryMailDisk:
         self.journal.clear()
 
     def drop_mail(self, key: Key) -> bool:
-        """Removes the envelope, its expiry and its share of a body; the identity is the caller's.  True: it was there."""
+        """Removes the envelope, its expiry and its share of a body; not its identity.  True: it was there."""
         row = self.mail.rows.get(key)
         if row is None:
             return False
