@@ -19,6 +19,7 @@ from bench import profile as profile_scenario
 from bench import queued as queued_scenario
 from bench import relay as relay_scenario
 from bench import short as short_scenario
+from bench import storage as storage_scenario
 from bench import storm as storm_scenario
 from bench import unacknowledged as unacknowledged_scenario
 from bench.micro import run as micro_benchmarks
@@ -149,6 +150,22 @@ def queued(
     """Full mailboxes: memory for them, the first login after kill -9, and a checked drain."""
     settings = settings_of(rounds, 0.0, suite, where)
     finish(queued_scenario.run(settings, recipients), settings)
+
+
+@app.command()
+def storage(
+    *,
+    where: Where = None,
+    queued: Annotated[bool, typer.Option("--queued", help="Memory and start of a store with a million.")] = False,
+) -> None:
+    """One durable commit in every layout that a mailbox store could have, and in the one it has."""
+    settings = settings_of(1, 0.0, "aesgcm", where)
+    if queued:
+        finish(storage_scenario.queued(settings), settings)
+        return
+    report = storage_scenario.run(settings)
+    save(report, settings)
+    console().print(storage_scenario.table_of(report))
 
 
 @app.command()

@@ -38,6 +38,10 @@ METRICS = {
     "client_bytes": ("client B", "{:.0f}"),
     "kernel_bytes": ("kernel B", "{:.0f}"),
     "all_bytes": ("all B", "{:.0f}"),
+    "commit_ms": ("ms per commit", "{:.2f}"),
+    "grown_mib": ("grown MiB", "{:.1f}"),
+    "file_mib": ("file MiB", "{:.0f}"),
+    "open_ms": ("start ms", "{:.0f}"),
 }
 LEGEND = (
     "CPU, busy: of all server processes, from the scheduler's accounting, per message with receipt (or login). "
@@ -112,8 +116,8 @@ def show(report: Report, console: Console) -> None:
         console.print(f"note: {note}")
     for fault in report.faults:
         console.print(f"[bold red]not sound:[/] {fault}")
-    if report.sound:
-        checked = report.parameters.get("messages_checked", 0)
+    if report.sound and "messages_checked" in report.parameters:
+        checked = report.parameters["messages_checked"]
         console.print(f"sound: each of {checked:,} messages arrived once, in order, with its receipt\n")
 
 

@@ -4,7 +4,8 @@ usage: mailbox_child.py MODE DIRECTORY
   stream   submits batches for ever; prints the number of each batch once its result was collected as OK
   fill     has a limit on the size of files; prints one line per step, see `fill`
   journal  40 batches, each reported (to a file that io_shim.c watches) once its result was collected as OK
-  nosync   the same without fsync
+  cleaning the same with a log that is mostly dead, so that each batch cleans some of it
+  nosync   as journal, without fsync
   clean    100 envelopes that stay; batch n puts 200 and deletes those of batch n - 1; reported as by stream
   errors   lets io_shim.c fail a write of the meta page and an fsync; prints one line per step, see `errors`
 """
@@ -20,6 +21,9 @@ from wa._fastpath.mailbox import Op, Result, What
 ROWS = 7  # envelopes per batch, one per mailbox
 MAP_BYTES = 1 << 18
 JOURNAL_BATCHES = 40
+FILLER_BOX = 99
+FILLER_ROWS = 14_000
+FILLER_STAYS = 10  # one in so many
 
 
 def rows(batch: int) -> list[Op]:
@@ -89,13 +93,24 @@ def fill(directory: Path) -> None:
     store.close()
 
 
-def journal(directory: Path, sync: bool = True) -> None:
+def filler() -> list[Op]:
+    return [
+        Op(What.PUT, FILLER_BOX, 1, n, n, 10, 1, 0, 1_000, 0, n.to_bytes(4, "big") * 250)
+        for n in range(1, FILLER_ROWS + 1)
+    ]
+
+
+def journal(directory: Path, sync: bool = True, filled: bool = False) -> None:
     store = LmdbMailStore(directory, map_bytes=MAP_BYTES, sync=sync)
     store.start()
+    if filled:
+        store.apply(filler())
+        store.apply([row._replace(what=What.DELETE) for row in filler() if row.id % FILLER_STAYS])
     reported = os.open(directory / "reported", os.O_WRONLY | os.O_CREAT)
     for batch in range(1, JOURNAL_BATCHES + 1):
         assert store.apply(ops(batch)).status == Result.OK
         os.pwrite(reported, b"%d" % batch, 0)
+    assert not filled or (store.stats()["moved"] > 300 and store.stats()["cleaned"] > 3_000)
     os._exit(0)  # closing would sync
 
 
@@ -137,6 +152,7 @@ if __name__ == "__main__":
         "stream": stream,
         "fill": fill,
         "journal": journal,
+        "cleaning": lambda directory: journal(directory, filled=True),
         "nosync": lambda directory: journal(directory, sync=False),
         "clean": clean,
         "errors": errors,

@@ -1,5 +1,6 @@
 """The log of a mailbox store is cleaned while it is used: it stays small, and nothing is lost or comes back."""
 
+import errno
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import lmdb
 import pytest
 from mailbox_cases import OK, Colliding, Lmdb, body, delete, put, receipt, shared
 
+from wa._fastpath import lmdb_store
 from wa._fastpath.lmdb_store import LmdbMailStore
 from wa._fastpath.mailbox import Op, What
 
@@ -128,7 +130,7 @@ def test_damaged_rows_in_the_way_of_the_cleaner(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_mostly_free_file_is_made_smaller_at_a_start(tmp_path: Path) -> None:
+def test_a_mostly_free_file_is_made_smaller_at_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mail"
     store = Lmdb(path).open()
     rows = [put(seq, recipient=seq % 5, body=b"z" * 30_000) for seq in range(1, 6_001)]
@@ -141,13 +143,23 @@ def test_a_mostly_free_file_is_made_smaller_at_a_start(tmp_path: Path) -> None:
     store.close()
     before = (path / "data.mdb").stat().st_size
     assert before > 150 << 20
-    store = Lmdb(path).open()
-    after = (path / "data.mdb").stat().st_size
-    assert after < before // 4
-    assert (path / "data.mdb").stat().st_mode & 0o777 == 0o600
-    assert [entry.name for entry in tmp_path.iterdir()] == ["mail"]
-    assert store.census() == sorted((row.recipient, 10, row.seq) for row in rows[::50])
-    assert store.read(1, 10, count_max=999, arena_bytes=1 << 26) == [row for row in rows[::50] if row.recipient == 1]
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lmdb_store, "replace_environment", no_room)
+        store = Lmdb(path).open()
+    assert store.stats()["last_error"] == errno.ENOSPC
+    for size_max in (before, before // 4):
+        assert (path / "data.mdb").stat().st_size <= size_max
+        assert (path / "data.mdb").stat().st_mode & 0o777 == 0o600
+        assert [entry.name for entry in tmp_path.iterdir()] == ["mail"]
+        assert store.census() == sorted((row.recipient, 10, row.seq) for row in rows[::50])
+        mine = [row for row in rows[::50] if row.recipient == 1]
+        assert store.read(1, 10, count_max=999, arena_bytes=1 << 26) == mine
+        store.close()
+        store = Lmdb(path).open()
     assert store.apply([put(10_000)]).results == [OK]
     store.close()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from mailbox_child import JOURNAL_BATCHES, ROWS, rows
+from mailbox_child import FILLER_BOX, FILLER_STAYS, JOURNAL_BATCHES, ROWS, filler, rows
 
 from wa._fastpath.lmdb_store import LmdbMailStore
 from wa._fastpath.mailbox import Op
@@ -74,11 +74,12 @@ def disk_after(events: list[Event], chance: random.Random, survivals: tuple[floa
     return bytes(disk)
 
 
-def found_on(disk: bytes, directory: Path) -> list[list[Op]]:
+def found_on(disk: bytes, directory: Path, filled: list[Op]) -> list[list[Op]]:
     directory.mkdir()
     (directory / "data.mdb").write_bytes(disk)
     store = LmdbMailStore(directory)
     found = [store.read(box, 10, count_max=999) for box in range(1, ROWS + 1)]
+    assert store.read(FILLER_BOX, 10, count_max=9_999, arena_bytes=1 << 24) == filled
     store.close()
     return found
 
@@ -95,7 +96,11 @@ def complaint(found: list[list[Op]], reported: int) -> str | None:
 
 
 def complaints(
-    events: list[Event], directory: Path, seed: int, survivals: tuple[float, ...] = (0.0, 0.5, 0.9)
+    events: list[Event],
+    directory: Path,
+    seed: int,
+    survivals: tuple[float, ...] = (0.0, 0.5, 0.9),
+    filled: tuple[Op, ...] = (),
 ) -> Iterator[str]:
     chance = random.Random(seed)
     opened = next(i for i, event in enumerate(events) if event.kind == "R")
@@ -103,7 +108,8 @@ def complaints(
         before = events[:cut]
         reported = max((int(event.data) for event in before if event.kind == "R"), default=0)
         try:
-            wrong = complaint(found_on(disk_after(before, chance, survivals), directory / str(n)), reported)
+            found = found_on(disk_after(before, chance, survivals), directory / str(n), list(filled))
+            wrong = complaint(found, reported)
         except OSError as error:
             wrong = f"the store does not open: {error}"
         if wrong:
@@ -118,6 +124,12 @@ def test_power_loss_at_any_moment_keeps_what_was_reported(shim: Path, tmp_path: 
     assert kinds.count("R") == JOURNAL_BATCHES
     assert kinds.count("S") >= JOURNAL_BATCHES, "one fsync for each commit"
     assert list(complaints(events, tmp_path, seed)) == []
+
+
+def test_power_loss_while_the_log_is_cleaned(shim: Path, tmp_path: Path) -> None:
+    child(shim, "cleaning", tmp_path / "mail", tmp_path / "journal")
+    stays = tuple(row for row in filler() if row.id % FILLER_STAYS == 0)
+    assert list(complaints(events_of(tmp_path / "journal"), tmp_path, 1, filled=stays)) == []
 
 
 def test_without_fsync_the_same_check_fails(shim: Path, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ cdef inline bint handles_room(Handles* h) noexcept nogil:
         memmove(h.at, h.at + h.start, <size_t>h.n * sizeof(uint32_t))
         h.start = 0
         return True
-    capacity = h.capacity + h.capacity // 4 + 4
+    capacity = h.capacity + h.capacity // 8 + 4
     grown = <uint32_t*>realloc(h.at, <size_t>capacity * sizeof(uint32_t))
     if grown == NULL:
         return False

@@ -24,6 +24,16 @@ ctypedef struct Ended:            # places in order
     uint32_t next                 # the first one that was not passed yet
 
 
+cdef enum:
+    COMING_MAX = 24               # rows read ahead of the index, so that its memory is there when it is their turn
+
+ctypedef struct Coming:
+    const uint8_t* p
+    size_t n
+    uint64_t place
+    uint32_t hash
+
+
 cdef int by_place(const void* a, const void* b) noexcept nogil:
     cdef uint64_t x = (<const uint64_t*>a)[0], y = (<const uint64_t*>b)[0]
     return (x > y) - (x < y)
@@ -120,10 +130,10 @@ cdef int replace_envelope(Lmdb* s, MDB_txn* t, uint32_t hash, const uint8_t* p) 
     return 0
 
 
-cdef int take_envelope(Lmdb* s, MDB_txn* t, uint64_t place, const uint8_t* p, size_t n) noexcept nogil:
+cdef int take_envelope(Lmdb* s, MDB_txn* t, uint64_t place, const uint8_t* p, size_t n, uint32_t hash) noexcept nogil:
     cdef Index* x = &s.index
     cdef uint64_t number
-    cdef uint32_t hash = index_hash(x, get64(p + AT_RECIPIENT), get64(p + AT_SENDER), get64(p + AT_ID)), entry, body
+    cdef uint32_t entry, body
     cdef int rc = replace_envelope(s, t, hash, p)
     if rc:
         return rc
@@ -177,28 +187,52 @@ cdef int take_receipt(Lmdb* s, uint64_t place, const uint8_t* p, size_t n) noexc
     return 0
 
 
+cdef int take(Lmdb* s, MDB_txn* t, const Coming* row) noexcept nogil:
+    if row.p[0] == ROW_ENVELOPE or row.p[0] == ROW_SHARED:
+        return take_envelope(s, t, row.place, row.p, row.n, row.hash)
+    if row.p[0] == ROW_BODY:
+        return take_body(s, row.place, row.p, row.n)
+    return take_receipt(s, row.place, row.p, row.n) if row.p[0] == ROW_RECEIPT else 0
+
+
 cdef int take_rows(Lmdb* s, MDB_txn* t, MDB_cursor* c, Ended* ended) noexcept nogil:
     cdef MDB_val key, value
-    cdef uint8_t* p
-    cdef uint64_t place
+    cdef Coming coming[COMING_MAX]
+    cdef Coming* row
+    cdef uint64_t came = 0, taken = 0
     cdef int rc = mdb_cursor_get(c, &key, &value, MDB_FIRST)
     while rc == 0:
-        p = <uint8_t*>value.mv_data
-        place = get64(<uint8_t*>key.mv_data) if key.mv_size == 8 else <uint64_t>-1
-        if place >> PLACE_BITS or not legible(place, p, value.mv_size):
-            if place >= s.cut and not was_ended(ended, place):
-                report_number(s, CORRUPT_ROW, place)
-        elif place >= s.cut and not is_ended(ended, place):
-            if p[0] == ROW_ENVELOPE or p[0] == ROW_SHARED:
-                rc = take_envelope(s, t, place, p, value.mv_size)
-            elif p[0] == ROW_BODY:
-                rc = take_body(s, place, p, value.mv_size)
-            elif p[0] == ROW_RECEIPT:
-                rc = take_receipt(s, place, p, value.mv_size)
-            if rc:
-                return rc
+        row = &coming[came % COMING_MAX]
+        row.p, row.n = <uint8_t*>value.mv_data, value.mv_size
+        row.place = get64(<uint8_t*>key.mv_data) if key.mv_size == 8 else <uint64_t>-1
+        if row.place >> PLACE_BITS or not legible(row.place, row.p, row.n):
+            if row.place >= s.cut and not was_ended(ended, row.place):
+                report_number(s, CORRUPT_ROW, row.place)
+        elif row.place >= s.cut and not is_ended(ended, row.place):
+            if row.p[0] == ROW_ENVELOPE or row.p[0] == ROW_SHARED:
+                row.hash = index_hash(&s.index, get64(row.p + AT_RECIPIENT), get64(row.p + AT_SENDER),
+                                      get64(row.p + AT_ID))
+                index_fetch(&s.index, row.hash, 0)
+            else:
+                row.hash = 0
+            came += 1
+            if came >= COMING_MAX:
+                index_fetch(&s.index, coming[(came - COMING_MAX // 3) % COMING_MAX].hash, 1)
+                index_fetch(&s.index, coming[(came - 2 * COMING_MAX // 3) % COMING_MAX].hash, 2)
+            if came - taken == COMING_MAX:
+                rc = take(s, t, &coming[taken % COMING_MAX])
+                taken += 1
+                if rc:
+                    return rc
         rc = mdb_cursor_get(c, &key, &value, MDB_NEXT)
-    return 0 if rc == MDB_NOTFOUND else rc
+    if rc != MDB_NOTFOUND:
+        return rc
+    while taken < came:
+        rc = take(s, t, &coming[taken % COMING_MAX])
+        taken += 1
+        if rc:
+            return rc
+    return 0
 
 
 cdef int drop_unneeded(Lmdb* s) noexcept nogil:
@@ -222,6 +256,7 @@ cdef int drop_unneeded(Lmdb* s) noexcept nogil:
 cdef int replay(Lmdb* s, MDB_txn* t) noexcept nogil:
     cdef MDB_cursor* c = NULL
     cdef Ended ended
+    cdef MDB_stat stat
     cdef int rc
     memset(&ended, 0, sizeof(Ended))
     index_clear(&s.index)
@@ -233,8 +268,11 @@ cdef int replay(Lmdb* s, MDB_txn* t) noexcept nogil:
     rc = mdb_cursor_open(t, s.log, &c)
     if rc:
         return rc
-    rc = read_ended(s, c, &ended)
+    rc = mdb_stat(t, s.log, &stat)
     if rc == 0:
+        rc = read_ended(s, c, &ended)
+    if rc == 0:
+        index_expect(&s.index, stat.ms_entries - ended.n if stat.ms_entries > ended.n else 0)
         rc = take_rows(s, t, c, &ended)
     if rc == 0:
         rc = drop_unneeded(s)

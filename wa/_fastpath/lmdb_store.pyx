@@ -315,18 +315,21 @@ cdef class LmdbMailStore(MailStoreBase):
                           os.fspath(path))
 
     def _compact(self, path):
-        """A file that is mostly free pages gives them back."""
+        """A file that is mostly free pages gives them back, if there is room for the new one."""
         cdef uint64_t free_n = 0, all_n = 0
         cdef uint32_t page_bytes = 0
         cdef int rc = free_pages(self.s, &free_n, &all_n, &page_bytes)
         if rc == 0 and (free_n * page_bytes < COMPACT_BYTES or free_n * 2 < all_n):
             return
-        if rc == 0:
-            replace_environment(Path(path), self._copy)
-            self._open(path)
         if rc:
             raise OSError(rc if rc > 0 else EIO, f"cannot open the mailbox: {mdb_strerror(rc).decode()}",
                           os.fspath(path))
+        try:
+            replace_environment(Path(path), self._copy)
+        except OSError as error:
+            self.s.stats.last_error = error.errno or EIO      # large as it is, it holds what it holds
+        close_env(self.s)
+        self._open(path)
 
     def _copy(self, beside):
         cdef bytes encoded = os.fsencode(beside)

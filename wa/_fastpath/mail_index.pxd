@@ -89,6 +89,9 @@ cdef inline uint64_t entry_bytes(const Entry* e) noexcept nogil:
 cdef int index_init(Index* x) noexcept nogil                              # 0 or ENOMEM; once
 cdef void index_clear(Index* x) noexcept nogil                            # everything out; it stays usable
 cdef void index_free(Index* x) noexcept nogil
+cdef void index_expect(Index* x, uint64_t entries_n) noexcept nogil       # while it is empty: chains for so many
+cdef void index_fetch(Index* x, uint32_t hash, int step) noexcept nogil
+# Tells the processor that the chain of this hash will be walked: 0 its head, later 1 its first entry, later 2 the next
 cdef uint32_t index_hash(Index* x, uint64_t recipient, uint64_t sender, uint64_t id) noexcept nogil
 cdef uint32_t body_hash(Index* x, uint64_t number) noexcept nogil
 cdef uint32_t index_first(Index* x, uint32_t hash) noexcept nogil         # entries of one hash, or NO_ENTRY

@@ -17,6 +17,9 @@ cdef extern from "sodium.h" nogil:
     int crypto_shorthash(uint8_t* out, const uint8_t* p, unsigned long long n, const uint8_t* key)
     void randombytes_buf(void* p, size_t n)
 
+cdef extern from *:
+    void __builtin_prefetch(const void* p) nogil
+
 cdef enum:
     HEAP_ARITY = 4
 
@@ -57,6 +60,16 @@ cdef void index_clear(Index* x) noexcept nogil:
     x.showing = False
 
 
+cdef void index_expect(Index* x, uint64_t entries_n) noexcept nogil:
+    # When memory is out they are split one by one, as ever.
+    cdef uint64_t n = CHAINS_MIN
+    while n < entries_n // CHAIN_LOAD_MAX and n < 1 << 28:
+        n *= 2
+    if room(<void**>&x.chains.heads, &x.chains.capacity, n, sizeof(uint32_t)):
+        memset(x.chains.heads, 0xff, n * sizeof(uint32_t))
+        x.chains.low_n = <uint32_t>n
+
+
 cdef void index_free(Index* x) noexcept nogil:
     index_clear(x)
     free(x.boxes)
@@ -66,6 +79,17 @@ cdef void index_free(Index* x) noexcept nogil:
     free(x.due_mail.at)
     free(x.due_receipts.at)
     pthread_mutex_destroy(&x.lock)
+
+
+cdef void index_fetch(Index* x, uint32_t hash, int step) noexcept nogil:
+    cdef uint32_t* at = &x.chains.heads[chain_of(&x.chains, hash)]
+    if step == 0:
+        __builtin_prefetch(at)
+        return
+    if step == 2 and at[0] != NO_ENTRY:
+        at = &x.entries[at[0]].link.next
+    if at[0] != NO_ENTRY:
+        __builtin_prefetch(&x.entries[at[0]])
 
 
 # --- finding ------------------------------------------------------------------------------------------

@@ -44,9 +44,9 @@ class _Upgrade:
 
     def run(self) -> None:
         for key, value in self._txn.cursor(self._tables[b"mail"]):
-            self._mail(key, value)
+            self._mail(bytes(key), bytes(value))
         for key, value in self._txn.cursor(self._tables[b"receipts"]):
-            self._receipt(key, value)
+            self._receipt(bytes(key), bytes(value))
 
     def _mail(self, key: bytes, value: bytes) -> None:
         intact = _intact(b"m", key, value) and len(value) >= 29
@@ -72,16 +72,16 @@ class _Upgrade:
         cursor = self._txn.cursor(self._tables[b"ident"])
         found = cursor.set_range(key[:8])
         while found and cursor.key()[:8] == key[:8]:
-            ident, value = cursor.item()
+            ident, value = map(bytes, cursor.item())
             if value[:9] == bytes([255 - key[8]]) + key[9:] and _intact(b"i", ident, value):
-                expires = value[9:13]
-                hint = self._txn.get(expires + key, db=self._tables[b"expiry"]) or b""
-                kind = hint[16:17] if _intact(b"e", expires + key, hint) else b"\0"
-                return ident[8:] + bytes(4) + expires + kind
+                due = value[9:13] + key
+                told = bytes(self._txn.get(due, db=self._tables[b"expiry"]) or b"")
+                return ident[8:] + bytes(4) + due[:4] + (told[16:17] if _intact(b"e", due, told) else b"\0")
             found = cursor.next()
-        for due, hint in self._txn.cursor(self._tables[b"expiry"]):
-            if due[4:] == key and _intact(b"e", due, hint):
-                return hint[:16] + bytes(4) + due[:4] + hint[16:17]
+        for row in self._txn.cursor(self._tables[b"expiry"]):
+            due, told = map(bytes, row)
+            if due[4:] == key and _intact(b"e", due, told):
+                return told[:16] + bytes(4) + due[:4] + told[16:17]
         return None
 
     def _receipt(self, key: bytes, value: bytes) -> None:
