@@ -2,7 +2,7 @@
 # HOT: several times per stored envelope, in the commit thread and in the loop's; no allocation per entry.
 """The index of a mailbox log in memory.  The contract, the threads and the structures are in mail_index.pxd.
 
-Memory per queued envelope: 32 bytes of entry, 8 of heap, 2 to 3 of chain heads, 4 to 5 in its box: under 48.  The large
+Memory per queued envelope: 32 bytes of entry, 8 of heap, 2 to 2.7 of chain heads, 4 to 4.5 in its box: under 48.  The large
 arrays grow by realloc, so that what they do not use yet was never touched and is no memory.
 """
 from libc.errno cimport ENOMEM
