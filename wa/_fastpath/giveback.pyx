@@ -1,5 +1,5 @@
 # cython: language_level=3
-# COLD: once a second.
+# COLD: once a second, in the tick of the loop.
 """Giving memory back to the system; see giveback.pxd."""
 from libc.stdint cimport uint32_t, uint64_t
 from wa._fastpath.bus cimport bus_trim
