@@ -13,6 +13,9 @@ from format_1 import be, mail_key, write_format_1
 from wa._fastpath import durable, lmdb_store
 from wa._fastpath.lmdb_store import LmdbMailStore
 from wa._fastpath.mailbox import Op, Result, What
+from wa.ids import address_of
+from wa.routing.shards import worker_of
+from wa.storage.layout import open_layout
 
 
 def put(seq: int, recipient: int = 1, **more: object) -> Op:
@@ -143,3 +146,18 @@ LmdbMailStore({str(path)!r})
     store = LmdbMailStore(path)
     assert by_text(everything(store)) == by_text(MAIL + RECEIPTS)
     store.close()
+
+
+def test_a_directory_of_format_1_moves_to_more_workers(tmp_path: Path) -> None:
+    open_layout(tmp_path, 1).close()
+    owners = [address_of(15_551_230_000 + n, 1) for n in range(30)]
+    rows = [put(seq, owner) for seq, owner in enumerate(owners, 1)]
+    receipts = [Op(What.RECEIPT_PUT, owner, 8, 1, kind=0x21) for owner in owners]
+    write_format_1(tmp_path / "g0/w0/mail", rows + receipts)
+    layout = open_layout(tmp_path, 3)
+    for worker in range(3):
+        store = LmdbMailStore(layout.mail(worker))
+        mine = [op for op in rows + receipts if worker_of(op.recipient, 3) == worker]
+        assert by_text(everything(store)) == by_text(mine)
+        store.close()
+    layout.close()

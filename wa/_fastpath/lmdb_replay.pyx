@@ -73,7 +73,8 @@ cdef int read_ended(Lmdb* s, MDB_cursor* c, Ended* ended) noexcept nogil:
         if place >> PLACE_BITS:
             s.append_flag = 0     # a damaged key that is above all that can come
         else:
-            s.place = place + 1
+            if place >= s.place:
+                s.place = place + 1
             if value.mv_size and p[0] == ROW_ENDED and legible(place, p, value.mv_size):
                 if get64(p + AT_CUT) > s.cut:
                     s.cut = get64(p + AT_CUT)
