@@ -61,18 +61,23 @@ def run(settings: Settings, clients: int = 10_000) -> Report:
     with Running() as running:
         server = running.add(WaServe(Sizing(WORKERS, settings.server_cores, settings.where), crowd))
         bare_child = running.add(start_bare(settings.server_cores))
-        storming = running.add(start_generator("storm", crowd, settings.generator_cores))
-        chatting = running.add(start_generator("chat", crowd, settings.generator_cores, realtime=True))
+        logging_in = running.add(start_generator("storm", crowd, settings.generator_cores))
         fleets = {
-            LOGIN: fleet_of(storming, server, crowd, settings, PER_ROUND),
-            RESUMED: fleet_of(storming, server, crowd, settings, PER_ROUND, tickets=True),
+            LOGIN: fleet_of(logging_in, server, crowd, settings, PER_ROUND),
+            RESUMED: fleet_of(logging_in, server, crowd, settings, PER_ROUND, tickets=True),
         }
         cost_of_logins(report, settings, judge, fleets, bare_child)
+    # A worker a core, as `wa serve` starts: two on one core would wait for one another's time slices.
+    workers = len(settings.server_cores)
+    with Running() as running:
+        server = running.add(WaServe(Sizing(workers, settings.server_cores, settings.where), crowd))
+        storming = running.add(start_generator("storm", crowd, settings.generator_cores))
+        chatting = running.add(start_generator("chat", crowd, settings.generator_cores, realtime=True))
         chat = Fleet.make(chatting, server, "chat", settings)
         make_pairs(chat, crowd, crowd.devices.take(CHAT_PAIRS), crowd.devices.take(CHAT_PAIRS))
         storm = fleet_of(storming, server, crowd, settings, clients)
         the_storm(report, settings, judge, chat, storm)
-        report.parameters["server_stats"] = server.stats()
+        report.parameters |= {"workers_in_the_storm": workers, "server_stats": server.stats()}
     judge.judge()
     return report
 
