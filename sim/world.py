@@ -16,6 +16,8 @@ from sim.ledger import Clock, Key, Ledger
 from sim.settings import MS, SECOND, Link, Settings
 from sim.worker import STORE_TARGETS, MailDisk, Worker
 from wa import ids
+from wa._fastpath.mailbox import rank_of
+from wa._fastpath.memory_disk import Table
 from wa._fastpath.poller_sim import SimHost
 from wa._fastpath.sim_net import SimNet
 from wa.routing.shards import worker_of
@@ -255,6 +257,13 @@ class World:
             owner.soon()
         device.remove()
 
+    @staticmethod
+    def _move(table: Table, key: tuple[int, ...], to: Table, receipts: bool) -> None:
+        """Of two receipts of one envelope, one of them a report on its way to the sender's worker, the higher is kept."""
+        row, there = table.rows[key], to.rows.get(key)
+        if not (receipts and there and rank_of(there[0]) >= rank_of(row[0])):
+            to.set(key, row)
+
     def was_removed(self, row: tuple[int, ...]) -> bool:
         return any(part in self.ledger.removed for part in row)
 
@@ -266,7 +275,8 @@ class World:
             for at, table in enumerate(worker.disk.tables()):
                 for key in list(table.order):
                     recipient = key[1] if table is worker.disk.expiry else key[0]
-                    disks[worker_of(recipient, workers)].tables()[at].set(key, table.rows[key])
+                    to = disks[worker_of(recipient, workers)].tables()[at]
+                    self._move(table, key, to, table is worker.disk.receipts)
             for key in worker.disk.damaged:
                 disks[worker_of(key[0], workers)].damaged.add(key)
         for disk in disks:

@@ -89,7 +89,8 @@ cdef enum EntryState:
     ENTRY_STORED = 3              # in the mailbox, in flight
     ENTRY_UNSAVED = 4             # in flight; the disk refused it and the sender was told
     ENTRY_RECEIPT = 5             # a stored receipt in flight
-    ENTRY_DROPPING = 7            # making room: out of the counts, its row is on the way out
+    ENTRY_DROPPING = 7            # making room: out of `held`, its row is on the way out.  With resends = 1: generation
+                                  # and index of the connection that it is undrained on are in seq and body_n
     ENTRY_DELETING = 6            # acknowledged; kept until its row is gone, so that nothing takes the row for a new one
 
 ctypedef struct DrainState:       # while a connected device has a backlog

@@ -131,7 +131,7 @@ cdef int drop(Core* w, Device* d, const StoreOp* row, uint16_t code) noexcept no
     if d.conn != NONE_INDEX:
         # Until the store has answered, the row counts as undrained on this connection: nothing may overtake it.
         c = conn_at(&w.conns, d.conn)
-        e.seq, e.resends = c.generation, 1
+        e.seq, e.body_n, e.resends = c.generation, c.index, 1
     custody_insert(&w.custody, e)
     w.custody.deleting += 1
     w.custody.dropping += 1
@@ -170,7 +170,7 @@ cdef void drop_end(Core* w, Entry* e, bint gone) noexcept nogil:
     if d != NULL:
         if d.conn != NONE_INDEX:
             c = conn_at(&w.conns, d.conn)
-        counted = c != NULL and e.resends and c.generation == e.seq
+        counted = c != NULL and e.resends and c.generation == e.seq and c.index == e.body_n
         if gone and counted and d.undrained:
             d.undrained -= 1
         elif not gone:

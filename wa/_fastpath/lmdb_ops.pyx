@@ -18,8 +18,6 @@ from wa._fastpath.mail_index cimport *
 from wa._fastpath.mailbox cimport *
 
 cdef enum:
-    LEVEL_DELIVERED = 0x21
-    LEVEL_READ = 0x22
     LEVEL_REFUSED = 0x23
 
 ctypedef struct Found:            # an envelope
@@ -189,15 +187,6 @@ cdef int do_delete(Lmdb* s, StoreOp* op) noexcept nogil:
 
 # --- receipts -----------------------------------------------------------------------------------------
 
-cdef inline int level_rank(uint8_t level) noexcept nogil:
-    # A receipt only rises: accepted, refused, delivered, read.
-    if level == LEVEL_READ:
-        return 3
-    if level == LEVEL_DELIVERED:
-        return 2
-    return 1 if level == LEVEL_REFUSED else 0
-
-
 cdef int receipt_intact(Lmdb* s, uint32_t entry, bint* intact) noexcept nogil:
     cdef MDB_val row
     cdef int rc = row_get(s, entry_place(&s.index.entries[entry]), &row, intact)
@@ -216,7 +205,7 @@ cdef int raise_receipt(Lmdb* s, uint64_t owner, uint64_t peer, uint64_t id, uint
     was_there[0] = False
     if before != NO_ENTRY:
         rc = receipt_intact(s, before, was_there)
-        if rc or (was_there[0] and level_rank(s.index.entries[before].rank) >= level_rank(level)):
+        if rc or (was_there[0] and receipt_rank(s.index.entries[before].rank) >= receipt_rank(level)):
             return rc
         rc = end_entry(s, before)
         if rc:
@@ -380,7 +369,7 @@ cdef int do_receipt_delete(Lmdb* s, StoreOp* op) noexcept nogil:
     op.result = RESULT_MISSING
     if entry == NO_ENTRY:
         return 0
-    if level_rank(s.index.entries[entry].rank) > level_rank(op.kind):
+    if receipt_rank(s.index.entries[entry].rank) > receipt_rank(op.kind):
         rc = receipt_intact(s, entry, &intact)
         if rc:
             return rc

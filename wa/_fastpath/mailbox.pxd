@@ -93,6 +93,14 @@ ctypedef struct MailStore:
     int (*census)(MailStore* s, census_fn each, void* context) noexcept nogil
     int (*receipt_census)(MailStore* s, census_fn each, void* context) noexcept nogil   # owner, level, 0
 
+cdef inline int receipt_rank(uint8_t level) noexcept nogil:
+    # A receipt only rises: accepted, refused, delivered, read.
+    if level == 0x22:
+        return 3
+    if level == 0x21:
+        return 2
+    return 1 if level == 0x23 else 0
+
 cdef StoreBatch* batch_new(uint32_t capacity) noexcept nogil
 cdef StoreOp* batch_add(StoreBatch* b, uint8_t what, uint32_t body_n) noexcept nogil
 # Zeroed op with room for its body right behind it (op + 1), growing the batch; NULL when memory is out.

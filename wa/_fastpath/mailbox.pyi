@@ -75,5 +75,8 @@ class MailStoreBase:
 def body_number(number: int) -> bytes:
     """What a PUT_SHARED carries in place of a body: the id of its BODY."""
 
+def rank_of(level: int) -> int:
+    """Of a receipt, which only rises: accepted 0, refused 1, delivered 2, read 3."""
+
 def live_batches() -> int:
     """Batches made and not freed; counted in the debug build, always 0 in the other."""

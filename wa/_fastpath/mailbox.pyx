@@ -171,6 +171,10 @@ class Applied(NamedTuple):
     expired: list
 
 
+def rank_of(level: int) -> int:
+    return receipt_rank(<uint8_t>level)
+
+
 def body_number(uint64_t number) -> bytes:
     return PyBytes_FromStringAndSize(<const char*>&number, sizeof(number))
 

@@ -22,7 +22,6 @@ cdef enum:
     LEVEL_REFUSED = 0x23
 
 PUTS = (OP_PUT, OP_PUT_SHARED, OP_BODY, OP_RECEIPT_PUT)
-RANK = {0x20: 0, 0x23: 1, 0x21: 2, 0x22: 3}   # a receipt only rises: accepted, refused, delivered, read
 
 
 cdef class MemoryMailStore(MailStoreBase):
@@ -297,7 +296,7 @@ cdef class MemoryMailStore(MailStoreBase):
         result = RESULT_OK
         if self._receipt_intact(key):
             result = RESULT_DUPLICATE
-            if RANK[self.disk.receipts.rows[key][0]] >= RANK[row[0]]:
+            if receipt_rank(self.disk.receipts.rows[key][0]) >= receipt_rank(row[0]):
                 return result
         self.disk.damaged.discard(key)
         self.disk.receipts.set(key, row)
@@ -308,7 +307,7 @@ cdef class MemoryMailStore(MailStoreBase):
         row = self.disk.receipts.rows.get(key)
         if row is None:
             op.result = RESULT_MISSING
-        elif self._receipt_intact(key) and RANK[row[0]] > RANK[op.kind]:
+        elif self._receipt_intact(key) and receipt_rank(row[0]) > receipt_rank(op.kind):
             op.result = RESULT_DUPLICATE
         else:
             op.result = RESULT_OK

@@ -18,13 +18,13 @@ import lmdb
 from wa._fastpath.durable import sync_directory
 from wa._fastpath.lmdb_store import LmdbMailStore
 from wa._fastpath.mail_log import BODY, RECEIPT, SHARED, TABLES_MAX, Left, Row, Writer
+from wa._fastpath.mailbox import rank_of
 from wa.errors import LocalError
 from wa.routing.shards import worker_of
 
 WHAT = "moving mailboxes"
 TABLES = {"meta", "log"}
 NUMBERS = 1 << 64
-LEVEL_RANK = {0x20: 0, 0x23: 1, 0x21: 2, 0x22: 3}  # accepted, refused, delivered, read
 
 
 class Target:
@@ -107,7 +107,7 @@ class Strays:
 
 
 def _rank(row: Row) -> int:
-    return LEVEL_RANK.get(row.level, 0)
+    return rank_of(row.level)
 
 
 def move_mail(
