@@ -259,7 +259,7 @@ class World:
 
     @staticmethod
     def _move(table: Table, key: tuple[int, ...], to: Table, receipts: bool) -> None:
-        """Of two receipts of one envelope, one of them a report on its way to the sender's worker, the higher is kept."""
+        """Of two receipts of one envelope, one of them a report under way, the higher is kept."""
         row, there = table.rows[key], to.rows.get(key)
         if not (receipts and there and rank_of(there[0]) >= rank_of(row[0])):
             to.set(key, row)

@@ -1,5 +1,9 @@
 """What the suites over mailbox stores share: the stores, and short ways to write operations."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,27 @@ OK, DUPLICATE, MISSING, FULL, FAILED = (
     Result.FAILED,
 )
 Store = LmdbMailStore | MemoryMailStore
+
+
+CHILD = Path(__file__).with_name("mailbox_child.py")
+
+
+def child_env() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def kill_child(task: str, path: Path, after: int) -> int:
+    """Runs a task of mailbox_child.py and kills it (-9) after so many lines; returns how many it wrote."""
+    with subprocess.Popen(
+        [sys.executable, str(CHILD), task, str(path)], stdout=subprocess.PIPE, text=True, env=child_env()
+    ) as child:
+        assert child.stdout is not None
+        for _ in range(after):
+            assert child.stdout.readline()
+        os.kill(child.pid, signal.SIGKILL)
+        written = after + len(child.stdout.read().split())
+    assert child.returncode == -signal.SIGKILL
+    return written
 
 
 class Lmdb:

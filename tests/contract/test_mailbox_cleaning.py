@@ -1,17 +1,13 @@
 """The log of a mailbox store is cleaned while it is used: it stays small, and nothing is lost or comes back."""
 
 import errno
-import os
 import random
-import signal
-import subprocess
-import sys
 from collections import deque
 from pathlib import Path
 
 import lmdb
 import pytest
-from mailbox_cases import OK, Colliding, Lmdb, body, delete, put, receipt, shared
+from mailbox_cases import OK, Colliding, Lmdb, body, delete, kill_child, put, receipt, shared
 
 from wa._fastpath import lmdb_store
 from wa._fastpath.lmdb_store import LmdbMailStore
@@ -20,7 +16,6 @@ from wa._fastpath.mailbox import Op, What
 FLOOR_BYTES = 8 << 20
 BODY = b"x" * 1_000
 BATCH = 256
-CHILD = Path(__file__).with_name("mailbox_child.py")
 
 
 def log_of(path: Path) -> list[tuple[int, int]]:
@@ -192,15 +187,7 @@ def test_reads_while_rows_are_moved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [90, 150, 230])
 def test_kill_9_while_the_log_is_cleaned(tmp_path: Path, after: int) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(
-        [sys.executable, str(CHILD), "clean", str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
-    ) as child:
-        assert child.stdout is not None
-        for _ in range(after):
-            assert child.stdout.readline()
-        os.kill(child.pid, signal.SIGKILL)
-        reported = after + len(child.stdout.read().split())
+    reported = kill_child("clean", tmp_path, after)
     for _ in range(2):
         store = LmdbMailStore(tmp_path)
         assert store.census()[:100] == [(1, 10, seq) for seq in range(1, 101)]

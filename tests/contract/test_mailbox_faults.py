@@ -1,7 +1,5 @@
 """Mailbox stores under faults: damaged records, a full map or disk, kill -9, power loss, another format."""
 
-import os
-import signal
 import stat
 import subprocess
 import sys
@@ -9,6 +7,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
+from mailbox_cases import CHILD, child_env, kill_child
 from mailbox_child import ROWS, rows
 
 from wa._fastpath.lmdb_store import LmdbMailStore
@@ -17,7 +16,6 @@ from wa._fastpath.memory_store import MemoryMailStore
 from wa.errors import LocalError
 
 OK, FULL = Result.OK, Result.FULL
-CHILD = Path(__file__).with_name("mailbox_child.py")
 BODY_AT = 47  # of a stored envelope: type, kind, priority, recipient, sender, id, seq, accepted, expires, checksum
 
 
@@ -321,25 +319,10 @@ def test_the_reference_store_has_a_full_disk_too() -> None:
 # --- kill -9 and power loss -------------------------------------------------------------------------------
 
 
-def child_env() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-
-
 @pytest.mark.parametrize("after", [1, 2, 7, 30, 31, 100, 250])
 def test_kill_9_in_a_stream_of_batches(tmp_path: Path, after: int) -> None:
     """Every batch that was reported is there, and none is there by half."""
-    with subprocess.Popen(
-        [sys.executable, str(CHILD), "stream", str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=child_env(),
-    ) as child:
-        assert child.stdout is not None
-        for _ in range(after):
-            assert child.stdout.readline()
-        os.kill(child.pid, signal.SIGKILL)
-        reported = after + len(child.stdout.read().split())
-    assert child.returncode == -signal.SIGKILL
+    reported = kill_child("stream", tmp_path, after)
     store = lmdb_store(tmp_path)
     boxes = [store.read(box, 10, count_max=9_999, arena_bytes=1 << 24) for box in range(1, ROWS + 1)]
     store.close()

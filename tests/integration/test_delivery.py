@@ -157,6 +157,19 @@ def test_beyond_the_window_messages_wait_in_the_mailbox_and_keep_their_order(rig
     assert rig.phone(B).ready.queued == 0
 
 
+def test_what_lingers_goes_to_disk_before_a_younger_one(tmp_path: Path) -> None:
+    """Were the younger one alone on disk, a crash would turn the order of the two round."""
+    rig = Rig(tmp_path, 1, delivery_window_max=1, linger_ms=4_000)
+    for number in (ALICE, BOB):
+        rig.add_device(number)
+    with running(rig):
+        alice, bob = rig.phone(A), rig.phone(B)
+        alice.send(Send(1, B, 1, b"x"))
+        bob.expect(Deliver)
+        alice.send(Send(1, B, 2, b"y"))
+        assert [frame.id for frame in alice.collect(2, Accepted, timeout=2.0)] == [1, 2]
+
+
 def test_after_the_backlog_the_direct_way_is_open_again(rig: Rig) -> None:
     rig.start()
     alice = rig.phone(A)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.rig import Rig, running, until
+from wa._fastpath.lmdb_store import LmdbMailStore
+from wa._fastpath.mailbox import Op, What
 from wa.errors import Code
 from wa.wire.frames import Accepted, Ack, AckRange, Deliver, Refused, Send, StoredReceipt
 from wa.wire.methods import Kind
@@ -173,3 +175,21 @@ def test_the_same_envelope_again_is_not_its_own_victim(tmp_path: Path, policy: i
         alice.send(Send(Kind.STATUS, B, 1, b"x"))
         assert alice.expect(Refused) == Refused(B, 1, Code.MAILBOX_FULL)
         assert len(rig.stores[0].census()) == 3
+
+
+def test_what_has_expired_is_not_delivered_while_the_sweep_is_behind(tmp_path: Path) -> None:
+    """A sweep takes 4,096 envelopes a second, in the order of their recipients."""
+    rig = Rig(tmp_path, 1)
+    absent = [rig.add_device(BOB + number) for number in range(1, 6)]
+    last = rig.add_device(BOB + 99)
+    store = LmdbMailStore(tmp_path / "mail-0")
+    store.start()
+    for recipient in (*absent, last):
+        store.apply([Op(What.PUT, recipient, A, n, n + 1, 10, Kind.TEXT, 0, 1, 2, b"too late") for n in range(900)])
+    store.close()
+    with running(rig):
+        bob = rig.phone(last)
+        assert bob.ready.queued > 0
+        assert bob.quiet(0.5)
+        until(lambda: rig.stat("expired") == 6 * 900)
+        assert bob.quiet(0.1)

@@ -1,6 +1,8 @@
 """The frame codec in C and its twin in Python: the same bytes, the same frames, the same refusals."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -345,3 +347,10 @@ def test_pack_fills_records_with_whole_frames_in_order(frames: list[Frame]) -> N
 def test_pack_refuses_a_frame_longer_than_a_record() -> None:
     with pytest.raises(LocalError, match="does not fit"):
         list(wire.pack([wire.Send(1, 2, 3, bytes(100))], plain_max=99))
+
+
+def test_the_codes_of_the_fast_path_are_those_of_everybody() -> None:
+    source = (Path(fast.__file__).parent / "codes.pxd").read_text()
+    numbers = {name: int(number) for name, number in re.findall(r"CODE_(\w+) = (\d+)", source)}
+    assert len(numbers) > 20
+    assert numbers == {name: Code[name].value for name in numbers}

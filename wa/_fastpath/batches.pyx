@@ -4,6 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.bus cimport BUS_RECEIPT, BusReceipt, bus_send
+from wa._fastpath.codes cimport CODE_MAILBOX_FULL, CODE_TRY_LATER
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport Conn, Core, Device, FLAG_DRAIN, FLAG_PAUSED, FLAG_RESUME, NONE_INDEX
 from wa._fastpath.frames cimport F_ACCEPTED, F_DELIVERED, F_READ, F_REFUSED, Frame
@@ -15,8 +16,6 @@ from wa._fastpath.trace cimport TRACE_RECEIPT_STORED, TRACE_TOLD, trace
 cdef enum:
     BATCH_START_BYTES = 65536
     BATCH_OPS_MAX = 8192          # limits.BATCH_OPS_MAX
-    CODE_TRY_LATER = 43
-    CODE_MAILBOX_FULL = 44
 
 
 cdef uint32_t owner_of(const Core* w, uint64_t address) noexcept nogil:

@@ -4,6 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from wa._fastpath.batches cimport batch_op, queue_drain
 from wa._fastpath.bus cimport BusEnvelope
+from wa._fastpath.codes cimport CODE_DROPPED, CODE_EXPIRED
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
     Active, Conn, Core, Device, ENTRY_DELETING, ENTRY_DROPPING, ENTRY_RECEIPT, Entry, HELD_MAX, NONE_INDEX, WINDOW_MAX,
@@ -14,8 +15,6 @@ from wa._fastpath.mailbox cimport OP_DELETE, OP_DROP, OP_RECEIPT_DELETE, RESULT_
 from wa._fastpath.slab cimport slab_give
 
 cdef enum:
-    CODE_EXPIRED = 47
-    CODE_DROPPED = 48
     PRIORITY_STATUS = 5
 
 

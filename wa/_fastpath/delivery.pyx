@@ -7,6 +7,10 @@ from wa._fastpath.batches cimport (
     OP_DIRECT, OP_LINGER, batch_has_room, batch_op, owner_of, queue_drain, tell,
 )
 from wa._fastpath.bus cimport BUS_ENVELOPE, BusEnvelope, bus_send
+from wa._fastpath.codes cimport (
+    CODE_ADDRESS_UNKNOWN, CODE_BODY_TOO_LARGE, CODE_INTERNAL, CODE_KIND_INVALID, CODE_MAILBOX_FULL,
+    CODE_NOT_RESPONDING, CODE_TRY_LATER, CODE_TTL_INVALID,
+)
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
     Active, Conn, Core, Device, DrainState, Entry, CONN_LIVE, ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_DROPPING,
@@ -30,15 +34,6 @@ from wa._fastpath.trace cimport (
     TRACE_SENT, TRACE_TO_DISK, TRACE_TO_OWNER, trace,
 )
 
-cdef enum:
-    CODE_NOT_RESPONDING = 15
-    CODE_INTERNAL = 18
-    CODE_TRY_LATER = 43
-    CODE_MAILBOX_FULL = 44
-    CODE_BODY_TOO_LARGE = 45
-    CODE_TTL_INVALID = 46
-    CODE_ADDRESS_UNKNOWN = 49
-    CODE_KIND_INVALID = 51
 
 
 cdef uint8_t priority_of(uint8_t kind) noexcept nogil:

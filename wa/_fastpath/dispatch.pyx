@@ -3,6 +3,9 @@
 """Frame dispatch; see dispatch.pxd."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
+from wa._fastpath.codes cimport (
+    CODE_BAD_PARAMS, CODE_INTERNAL, CODE_NOT_PERMITTED, CODE_PROTOCOL_ERROR, CODE_TRY_LATER, CODE_UNKNOWN_FRAME,
+)
 from wa._fastpath.cold cimport cold_push
 from wa._fastpath.core cimport (
     COLD_REQUEST, ColdEvent, Conn, Core, CONN_ADMITTED, CONN_LIVE, CONN_REGISTERING, FLAG_ASKED,
@@ -17,12 +20,6 @@ from wa._fastpath.output cimport out_frame, out_simple
 
 cdef enum:
     REQUESTS_OPEN_MAX = 16        # limits.REQUESTS_OPEN_MAX
-    CODE_PROTOCOL_ERROR = 1
-    CODE_UNKNOWN_FRAME = 9
-    CODE_INTERNAL = 18
-    CODE_NOT_PERMITTED = 19
-    CODE_BAD_PARAMS = 33
-    CODE_TRY_LATER = 43
 
 
 cdef void on_frame(Core* w, Conn* c, const Frame* f) noexcept nogil:

@@ -4,6 +4,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.batches cimport OP_DIRECT, OP_LINGER, OP_REPORT, queue_drain, tell
+from wa._fastpath.codes cimport CODE_DROPPED, CODE_TRY_LATER
 from wa._fastpath.cold cimport wake_device
 from wa._fastpath.conntable cimport conn_at, directory_find
 from wa._fastpath.core cimport (
@@ -25,8 +26,6 @@ from wa._fastpath.trace cimport (
 )
 
 cdef enum:
-    CODE_TRY_LATER = 43
-    CODE_DROPPED = 48
     DRAIN_STATE_CLASS = 128       # slab class of DrainState
     EXHAUSTED = 0                 # everything there is was sent
     WINDOW_FULL = 1               # goes on when the device acknowledges

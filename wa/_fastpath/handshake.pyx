@@ -6,6 +6,10 @@ from libc.string cimport memcmp, memcpy, memset
 from wa._fastpath.batches cimport owner_of
 from wa._fastpath.binding cimport key_is_bound
 from wa._fastpath.bus cimport BUS_HANDOVER, BusHandover, bus_send
+from wa._fastpath.codes cimport (
+    CODE_BUSY, CODE_HANDSHAKE_FAILED, CODE_INTERNAL, CODE_PATTERN_UNSUPPORTED, CODE_PROTOCOL_ERROR,
+    CODE_SUITE_UNSUPPORTED, CODE_VERSION_UNSUPPORTED,
+)
 from wa._fastpath.cold cimport cold_push
 from wa._fastpath.conntable cimport directory_find
 from wa._fastpath.core cimport (
@@ -29,13 +33,6 @@ cdef enum:
     RECORD_FALLBACK = 2
     RECORD_TICKET = 4
     RECORD_TICKET_REFUSED = 5
-    CODE_PROTOCOL_ERROR = 1
-    CODE_VERSION_UNSUPPORTED = 2
-    CODE_SUITE_UNSUPPORTED = 3
-    CODE_PATTERN_UNSUPPORTED = 4
-    CODE_HANDSHAKE_FAILED = 5
-    CODE_BUSY = 13
-    CODE_INTERNAL = 18
 
 
 # --- hello and handshake --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from wa._fastpath.binding cimport still_bound
+from wa._fastpath.codes cimport CODE_BUSY, CODE_DEVICE_UNKNOWN, CODE_INTERNAL, CODE_REPLACED
 from wa._fastpath.cold cimport cold_push, wake_device
 from wa._fastpath.conntable cimport conn_at, conn_new, conn_release, directory_find
 from wa._fastpath.core cimport (
@@ -26,10 +27,6 @@ from wa._fastpath.timers cimport timer_cancel, timer_set
 from wa._fastpath.waiting cimport waiting_remove
 
 cdef enum:
-    CODE_DEVICE_UNKNOWN = 11
-    CODE_REPLACED = 12
-    CODE_BUSY = 13
-    CODE_INTERNAL = 18
     SERVER_VERSION = 1
     DRAIN_STATE_CLASS = 128
     TOKEN_LISTENER = 1            # high byte; see loop.pyx

@@ -10,15 +10,13 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
 
+from wa._fastpath.frames cimport F_REFUSED
 from wa._fastpath.index_tables cimport NO_ENTRY, Handles
 from wa._fastpath.lmdb_c cimport *
 from wa._fastpath.lmdb_log cimport *
 from wa._fastpath.log_layout cimport *
 from wa._fastpath.mail_index cimport *
 from wa._fastpath.mailbox cimport *
-
-cdef enum:
-    LEVEL_REFUSED = 0x23
 
 ctypedef struct Found:            # an envelope
     uint32_t entry                # or NO_ENTRY
@@ -255,7 +253,7 @@ cdef int expire(Lmdb* s, StoreBatch* b, StoreOp* cause, uint32_t entry, const St
     rc = end_entry(s, entry)
     if rc or out.sender == 0 or cause.code == 0:
         return rc
-    return raise_receipt(s, out.sender, out.recipient, out.id, LEVEL_REFUSED, cause, &known)
+    return raise_receipt(s, out.sender, out.recipient, out.id, F_REFUSED, cause, &known)
 
 
 cdef int do_drop(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:

@@ -15,6 +15,7 @@ from wa._fastpath.batches cimport batch_op, batch_submit, queue_resume
 from wa._fastpath.binding cimport device_bind
 from wa._fastpath.bus cimport BUS_COLD, bus_connected, bus_flush, bus_lost, bus_send, bus_writable
 from wa._fastpath.check cimport core_check, core_leaks, debug_build
+from wa._fastpath.codes cimport CODE_ADDRESS_UNKNOWN, CODE_EXPIRED, CODE_SHUTTING_DOWN
 from wa._fastpath.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
 from wa._fastpath.core cimport (
     CONN_CLOSING, CONN_FREE, ColdEvent, Conn, Core, Device, ENTRY_DELETING, EVENTS_MAX, Entry, FLAG_DIRTY, FLAG_DOOMED,
@@ -55,9 +56,6 @@ cdef enum:
     STOP_MS = 5000
     DRAIN_POLL_MS = 20            # while stopping: no tick and no bus retry any more, only sockets and the disk
     CHECK_TURNS = 16              # debug build: turns between two looks at the invariants
-    CODE_SHUTTING_DOWN = 16
-    CODE_EXPIRED = 47
-    CODE_ADDRESS_UNKNOWN = 49
     RESPONSE_BYTES_MAX = 32768    # limits.REQUEST_BODY_BYTES_MAX: what the frame codec carries
 
 @cython.no_gc_clear               # __dealloc__ needs the store and the host, also when a cycle holds this object

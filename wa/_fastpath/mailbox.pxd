@@ -10,6 +10,7 @@ to.  `mailbox.pyx` holds what they share: the batches and the Python face.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
 
+from wa._fastpath.frames cimport F_DELIVERED, F_READ, F_REFUSED
 from wa._fastpath.poller cimport Poller
 
 cdef enum:
@@ -95,11 +96,11 @@ ctypedef struct MailStore:
 
 cdef inline int receipt_rank(uint8_t level) noexcept nogil:
     # A receipt only rises: accepted, refused, delivered, read.
-    if level == 0x22:
+    if level == F_READ:
         return 3
-    if level == 0x21:
+    if level == F_DELIVERED:
         return 2
-    return 1 if level == 0x23 else 0
+    return 1 if level == F_REFUSED else 0
 
 cdef StoreBatch* batch_new(uint32_t capacity) noexcept nogil
 cdef StoreOp* batch_add(StoreBatch* b, uint8_t what, uint32_t body_n) noexcept nogil

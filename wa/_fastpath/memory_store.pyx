@@ -8,6 +8,7 @@ from libc.errno cimport EMSGSIZE, ESHUTDOWN
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from wa._fastpath.frames cimport F_REFUSED
 from wa._fastpath.mailbox cimport *
 from wa._fastpath.poller cimport Poller
 
@@ -17,9 +18,6 @@ from bisect import bisect_left, bisect_right
 from wa._fastpath.mailbox import Result
 from wa._fastpath.memory_disk import MemoryMailDisk, Row, prefixed
 from wa.errors import LocalError
-
-cdef enum:
-    LEVEL_REFUSED = 0x23
 
 PUTS = (OP_PUT, OP_PUT_SHARED, OP_BODY, OP_RECEIPT_PUT)
 
@@ -262,7 +260,7 @@ cdef class MemoryMailStore(MailStoreBase):
             self.disk.ident.set((key[0], out.sender, out.id), None)
             if cause.code:
                 self._raise_receipt((out.sender, key[0], out.id),
-                                    (LEVEL_REFUSED, cause.code, cause.accepted_s, cause.expires_s))
+                                    (F_REFUSED, cause.code, cause.accepted_s, cause.expires_s))
         return 0
 
     cdef int _sweep(self, StoreBatch* b, StoreOp* op) except -1:

@@ -5,6 +5,7 @@ from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
+from wa._fastpath.codes cimport CODE_INTERNAL, CODE_SLOW_READER
 from wa._fastpath.core cimport (
     Active, Conn, Core, NONE_INDEX, RECORD_BYTES_MAX, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
     FLAG_WANT_WRITE, CONN_CLAIMED,
@@ -16,8 +17,6 @@ from wa._fastpath.slab cimport SLAB_BYTES_MAX, slab_give, slab_take
 
 cdef enum:
     PLAIN_MAX = 65519             # limits.RECORD_PLAIN_BYTES_MAX
-    CODE_SLOW_READER = 14
-    CODE_INTERNAL = 18
 
 
 cdef int buffer_reserve(Core* w, uint8_t** buf, uint32_t* capacity, uint32_t used, uint32_t need) noexcept nogil:

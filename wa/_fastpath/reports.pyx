@@ -11,6 +11,7 @@ from wa._fastpath.batches cimport OP_REPORT, batch_op, owner_of, queue_drain
 from wa._fastpath.bus cimport BUS_REPORT, BUS_REPORT_KEPT, BusReceipt, bus_send
 from wa._fastpath.conntable cimport conn_at, directory_add, directory_find, directory_remove
 from wa._fastpath.core cimport Active, Conn, Core, Device, DrainState, NONE_INDEX, WINDOW_MAX
+from wa._fastpath.frames cimport F_REFUSED
 from wa._fastpath.mailbox cimport OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_OK, StoreOp
 from wa._fastpath.output cimport conn_active
 from wa._fastpath.slab cimport slab_take
@@ -18,7 +19,6 @@ from wa._fastpath.slab cimport slab_take
 cdef enum:
     AGAIN_S = 5                   # without a confirmation
     UNREACHED_S = 1               # the other worker is not there
-    LEVEL_REFUSED = 0x23
 
 
 # --- on the recipient's worker ------------------------------------------------------------------------
@@ -41,7 +41,7 @@ cdef void report_not(Core* w, const StoreOp* op) noexcept nogil:
     cdef StoreOp* out = batch_op(w, OP_RECEIPT_DELETE, 0)
     if out == NULL:
         return
-    out.recipient, out.sender, out.id, out.kind = op.sender, op.recipient, op.id, LEVEL_REFUSED
+    out.recipient, out.sender, out.id, out.kind = op.sender, op.recipient, op.id, F_REFUSED
 
 
 cdef void reports_wait(Core* w, uint64_t sender) noexcept nogil:

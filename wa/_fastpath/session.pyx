@@ -4,6 +4,10 @@
 from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, int64_t
 from libc.string cimport memcpy
+from wa._fastpath.codes cimport (
+    CODE_BUSY, CODE_DECRYPT_FAILED, CODE_FRAME_MALFORMED, CODE_HANDSHAKE_TIMEOUT, CODE_IDLE_TIMEOUT, CODE_INTERNAL,
+    CODE_RECORD_TOO_LARGE, CODE_SLOW_READER, CODE_TICKET_VOID, CODE_UNKNOWN_FRAME,
+)
 from wa._fastpath.core cimport (
     Active, Conn, Core, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING,
     FLAG_ASKED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, READ_CHUNK_BYTES,
@@ -24,16 +28,6 @@ cdef enum:
     NOISE_MAX = 65535
     BACKED_UP_BYTES = 65536       # output that a full socket has not taken: stop reading its requests
     REGISTERING_MS = 300000       # limits.REGISTERING_MS_MAX
-    CODE_HANDSHAKE_TIMEOUT = 6
-    CODE_RECORD_TOO_LARGE = 7
-    CODE_FRAME_MALFORMED = 8
-    CODE_UNKNOWN_FRAME = 9
-    CODE_DECRYPT_FAILED = 10
-    CODE_BUSY = 13
-    CODE_SLOW_READER = 14
-    CODE_IDLE_TIMEOUT = 17
-    CODE_INTERNAL = 18
-    CODE_TICKET_VOID = 20
 
 
 # --- bytes ------------------------------------------------------------------------------------------------

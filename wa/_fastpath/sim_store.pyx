@@ -177,41 +177,39 @@ cdef StoreBatch* sim_collect(MailStore* m) noexcept nogil:
     return b
 
 
-cdef int sim_read(MailStore* m, uint64_t recipient, uint8_t priority, uint64_t after_seq, MailRow* out, int out_max,
-                  uint8_t* arena, size_t arena_n) noexcept nogil:
-    cdef int got
+cdef MailStore* readable(MailStore* m) noexcept nogil:
+    """The store inside, or NULL: this read fails."""
     with gil:
         store = <SimMailStore>m.state
         if store.read_errors > 0:
             store.read_errors -= 1
-            return -EIO
-        got = store.m.read(store.m, recipient, priority, after_seq, out, out_max, arena, arena_n)
+            return NULL
+        return store.m
+
+
+cdef int sim_read(MailStore* m, uint64_t recipient, uint8_t priority, uint64_t after_seq, MailRow* out, int out_max,
+                  uint8_t* arena, size_t arena_n) noexcept nogil:
+    cdef MailStore* inner = readable(m)
+    cdef int got
+    if inner == NULL:
+        return -EIO
+    got = inner.read(inner, recipient, priority, after_seq, out, out_max, arena, arena_n)
+    with gil:
+        store = <SimMailStore>m.state
         if store.forgetful and got > 0:
             store.forget(out, got)
     return got
 
 
 cdef int sim_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, StoreOp* out, int out_max) noexcept nogil:
-    cdef MailStore* inner
-    with gil:
-        store = <SimMailStore>m.state
-        if store.read_errors > 0:
-            store.read_errors -= 1
-            return -EIO
-        inner = store.m
-    return inner.read_victims(inner, recipient, now_s, out, out_max)
+    cdef MailStore* inner = readable(m)
+    return -EIO if inner == NULL else inner.read_victims(inner, recipient, now_s, out, out_max)
 
 
 cdef int sim_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, uint64_t after_id, StoreOp* out,
                            int out_max) noexcept nogil:
-    cdef MailStore* inner
-    with gil:
-        store = <SimMailStore>m.state
-        if store.read_errors > 0:
-            store.read_errors -= 1
-            return -EIO
-        inner = store.m
-    return inner.read_receipts(inner, owner, after_peer, after_id, out, out_max)
+    cdef MailStore* inner = readable(m)
+    return -EIO if inner == NULL else inner.read_receipts(inner, owner, after_peer, after_id, out, out_max)
 
 
 cdef int sim_contains(MailStore* m, uint64_t recipient, uint64_t sender, uint64_t id) noexcept nogil:
