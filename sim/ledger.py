@@ -208,7 +208,7 @@ class Ledger:
             return
         before = self._order[key[0], key[1], PRIORITY[Kind(e.kind)]]
         refused_unheard = e.sent_times > 1 and self.disorder()
-        if not e.retried and not e.damaged and not self.may_have_expired(e) and not refused_unheard:
+        if not (e.retried or e.damaged or e.final) and not self.may_have_expired(e) and not refused_unheard:
             late = [other for other in before if other.order > e.order and not other.retried]
             if late:
                 self.violate("order", f"shown after #{late[0].key[2]}, which was sent later", key)

@@ -248,11 +248,7 @@ class Worker:
             recipient = row[0] if row not in self.disk.damaged else 0
             counts[recipient] = counts.get(recipient, 0) + 1
         counts.pop(0, None)  # damaged ones are in nobody's way
-        s = self.world.settings
-        cap = s.bound("mailbox_envelopes_max")
-        if {"disk_full", "disk_failed"} & set(s.faults):
-            # Between a deletion and the news that the disk refused it, the place of that row may be given away.
-            cap += s.bound("delivery_window_max")
+        cap = self.world.settings.bound("mailbox_envelopes_max")
         for recipient, n in counts.items():
             if n > cap:
                 self.world.ledger.violate("cap", f"{n} envelopes in the mailbox of {recipient}, cap {cap}")

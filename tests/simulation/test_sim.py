@@ -10,7 +10,7 @@ from wa._fastpath.mailbox import live_batches
 SEEDS = 240
 CHUNK = 20
 # What these found: order after a crash, identity of a victim, connection of a drop, the clock stepping back.
-ONCE_FAILED = (173, 653, 1087, 2796, 7887, 202427, 3010961, 3049571, 3064192)
+ONCE_FAILED = (173, 653, 1087, 2796, 7887, 202427, 3010961, 3049571, 3064192, 4057728, 4072548, 4095064)
 
 
 @pytest.mark.parametrize("first", range(1, SEEDS, CHUNK))

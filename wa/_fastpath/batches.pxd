@@ -10,6 +10,7 @@ from wa._fastpath.mailbox cimport StoreOp
 cdef enum:
     OP_DIRECT = 1                 # StoreOp.flags: a PUT with no Entry behind it
     OP_REPORT = 3                 # a RECEIPT_PUT or RECEIPT_DELETE of reports.pyx
+    OP_UNREPORT = 4               # its RECEIPT_DELETE of a report that is not true
     OP_LINGER = 2                 # a PUT whose Entry is COMMITTING
 
 cdef uint32_t owner_of(const Core* w, uint64_t address) noexcept nogil

@@ -115,7 +115,7 @@ cdef const char* custody_check(Core* w, uint64_t in_flight) noexcept nogil:
     for i in range(w.directory.slots_n):
         deleting -= w.directory.slots[i].undeleted
     if deleting < 0:
-        return b"no more rows are counted as undeleted than there are"
+        return b"no more rows are counted as undeleted than are being deleted"
     e = w.custody.oldest
     while e != NULL:
         if e.state != ENTRY_LINGER or (e.newer != NULL and e.newer.linger_until_ms < e.linger_until_ms):

@@ -166,7 +166,7 @@ cdef extern from *:
         uint32_t ticket_serial    # of its one outstanding resumption ticket, 0 = none
         uint16_t held             # envelopes in custody here, in memory or mailbox; at most HELD_MAX
         uint16_t undrained        # of those: in the mailbox and not yet sent on the live connection
-        uint16_t undeleted        # acknowledged, but the disk refused to delete them: still in the mailbox
+        uint16_t undeleted        # acknowledged, and perhaps in the mailbox still
         uint8_t has_receipts
         uint8_t has_key           # key_tag is that of the registry's key; else only the registry knows it
         uint8_t[KEY_TAG_BYTES] key_tag
@@ -185,7 +185,7 @@ ctypedef struct Custody:
     Entry* chunks                 # all memory of entries
     Entry* oldest                 # linger queue
     Entry* newest
-    Entry* undeleted              # DELETING, and the disk refused; chained through `older`, tried again every second
+    Entry* undeleted              # of those DELETING, what the disk refused; chained through `older`, tried again every second
     uint64_t live                 # entries handed out
     uint64_t dropping             # of `deleting`: to make room
     uint64_t deleting             # of those: acknowledged, their rows on the way out; without bodies

@@ -32,32 +32,30 @@ cdef int delete_row(Core* w, const Entry* e) noexcept nogil:
 
 
 cdef void delete_envelope(Core* w, Entry* e) noexcept nogil:
-    """Its device has it.  Until the row is gone a sweep or a drain may still meet it, and must know that."""
+    """Its device has it.  Until the row is gone a sweep or a drain may still meet it, and must know that; and its place
+    in the mailbox is taken."""
+    cdef Device* d = directory_find(&w.directory, e.recipient)
     if e.body != NULL:
         slab_give(&w.slab, e.body, e.body_capacity)
         e.body = NULL
     e.state = ENTRY_DELETING
     w.custody.deleting += 1
     e.conn = NONE_INDEX
+    if d != NULL:
+        d.undeleted += 1
     if delete_row(w, e) != 0:
         keep_undeleted(w, e)
 
 
 cdef void keep_undeleted(Core* w, Entry* e) noexcept nogil:
-    cdef Device* d = directory_find(&w.directory, e.recipient)
     e.older = w.custody.undeleted
     w.custody.undeleted = e
-    if d != NULL:
-        d.undeleted += 1
 
 
-cdef Entry* take_undeleted(Core* w, Entry* e) noexcept nogil:
+cdef Entry* take_undeleted(Entry* e) noexcept nogil:
     """e, off the list that it was in; returns the one after it."""
-    cdef Device* d = directory_find(&w.directory, e.recipient)
     cdef Entry* following = e.older
     e.older = NULL
-    if d != NULL and d.undeleted:
-        d.undeleted -= 1
     return following
 
 
@@ -66,7 +64,7 @@ cdef void delete_again(Core* w) noexcept nogil:
     cdef Entry* following
     w.custody.undeleted = NULL
     while e != NULL:
-        following = take_undeleted(w, e)
+        following = take_undeleted(e)
         if delete_row(w, e) != 0:
             keep_undeleted(w, e)
         e = following
@@ -78,9 +76,16 @@ cdef void delete_no_more(Core* w) noexcept nogil:
     cdef Entry* following
     w.custody.undeleted = NULL
     while e != NULL:
-        following = take_undeleted(w, e)
-        entry_end(w, e)
+        following = take_undeleted(e)
+        delete_end(w, e)
         e = following
+
+
+cdef void delete_end(Core* w, Entry* e) noexcept nogil:
+    cdef Device* d = directory_find(&w.directory, e.recipient)
+    if d != NULL and d.undeleted:         # 0: it was removed, and came anew
+        d.undeleted -= 1
+    entry_end(w, e)
 
 
 cdef void deleted(Core* w, const StoreOp* op) noexcept nogil:
@@ -88,7 +93,7 @@ cdef void deleted(Core* w, const StoreOp* op) noexcept nogil:
     if e == NULL or e.state != ENTRY_DELETING or e.mail_seq != op.seq:
         return
     if op.result == RESULT_OK or op.result == RESULT_MISSING:
-        entry_end(w, e)
+        delete_end(w, e)
     else:
         keep_undeleted(w, e)
 

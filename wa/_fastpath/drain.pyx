@@ -3,7 +3,7 @@
 """Draining mailboxes and taking what the mailbox thread finished; see drain.pxd."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
-from wa._fastpath.batches cimport OP_DIRECT, OP_LINGER, OP_REPORT, queue_drain, tell
+from wa._fastpath.batches cimport OP_DIRECT, OP_LINGER, OP_REPORT, OP_UNREPORT, queue_drain, tell
 from wa._fastpath.codes cimport CODE_DROPPED, CODE_TRY_LATER
 from wa._fastpath.cold cimport wake_device
 from wa._fastpath.conntable cimport conn_at, directory_find
@@ -19,7 +19,7 @@ from wa._fastpath.mailbox cimport (
     MailRow, OP_DELETE, OP_DROP, OP_PUT, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_next,
 )
 from wa._fastpath.output cimport conn_active, mark_dirty, out_frame
-from wa._fastpath.reports cimport report, report_not, reports_deleted, reports_kept
+from wa._fastpath.reports cimport report, report_not, reported_after_all, reports_deleted, reports_kept
 from wa._fastpath.slab cimport slab_give, slab_take
 from wa._fastpath.trace cimport (
     TRACE_DUPLICATE, TRACE_ENDED, TRACE_REFUSED, TRACE_SENT_QUEUED, TRACE_STORED, trace,
@@ -276,6 +276,8 @@ cdef void take_deletes(Core* w, StoreBatch* b) noexcept nogil:
             dropped(w, op)
         elif op.what == OP_RECEIPT_DELETE and op.flags == OP_REPORT:
             reports_deleted(w, op)
+        elif op.what == OP_RECEIPT_DELETE and op.flags == OP_UNREPORT:
+            reported_after_all(w, op)
         op = batch_next(b, op)
 
 

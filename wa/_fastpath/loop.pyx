@@ -194,8 +194,8 @@ cdef class Loop:
             self.sink.on_wake()
         if w.now_ms >= self.next_tick_ms:
             self.next_tick_ms = w.now_ms + TICK_MS
+            delete_again(w)               # before the sweep: what was delivered has not expired
             self.sweep()
-            delete_again(w)
             give_back(w)
             if w.listener_full:           # out of descriptors a second ago: perhaps not any more
                 w.listener_full = 0

@@ -15,6 +15,7 @@ from wa._fastpath.mailbox cimport StoreOp
 
 cdef void report(Core* w, const StoreOp* op) noexcept nogil              # op: of StoreBatch.expired
 cdef void report_not(Core* w, const StoreOp* op) noexcept nogil          # it was delivered after all, and told so
+cdef void reported_after_all(Core* w, const StoreOp* op) noexcept nogil  # … and the store has answered that
 cdef void reports_wait(Core* w, uint64_t sender) noexcept nogil          # a receipt of another worker's device is here
 cdef void reports_say(Core* w) noexcept nogil                            # what is due; every turn
 cdef void reports_take(Core* w, const BusReceipt* r) noexcept nogil      # BUS_REPORT

@@ -7,12 +7,14 @@ receipts said and not confirmed, `ticket_serial` is the monotonic second from wh
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from wa._fastpath.batches cimport OP_REPORT, batch_op, owner_of, queue_drain
+from wa._fastpath.batches cimport OP_REPORT, OP_UNREPORT, batch_op, owner_of, queue_drain
 from wa._fastpath.bus cimport BUS_REPORT, BUS_REPORT_KEPT, BusReceipt, bus_send
 from wa._fastpath.conntable cimport conn_at, directory_add, directory_find, directory_remove
 from wa._fastpath.core cimport Active, Conn, Core, Device, DrainState, NONE_INDEX, WINDOW_MAX
 from wa._fastpath.frames cimport F_REFUSED
-from wa._fastpath.mailbox cimport OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_OK, StoreOp
+from wa._fastpath.mailbox cimport (
+    OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_FAILED, RESULT_FULL, RESULT_OK, StoreOp,
+)
 from wa._fastpath.output cimport conn_active
 from wa._fastpath.slab cimport slab_take
 
@@ -41,7 +43,19 @@ cdef void report_not(Core* w, const StoreOp* op) noexcept nogil:
     cdef StoreOp* out = batch_op(w, OP_RECEIPT_DELETE, 0)
     if out == NULL:
         return
+    out.flags = OP_UNREPORT
     out.recipient, out.sender, out.id, out.kind = op.sender, op.recipient, op.id, F_REFUSED
+
+
+cdef void reported_after_all(Core* w, const StoreOp* op) noexcept nogil:
+    cdef Device* d
+    if op.result != RESULT_FULL and op.result != RESULT_FAILED:
+        return
+    d = directory_find(&w.directory, op.recipient)
+    if d != NULL:
+        receipts_again(w, d)              # its sender has heard "delivered", which a report does not take back
+    elif owner_of(w, op.recipient) != w.worker:
+        reports_wait(w, op.recipient)
 
 
 cdef void reports_wait(Core* w, uint64_t sender) noexcept nogil:
