@@ -136,8 +136,8 @@ class Need:
         return f'sysctl -w {self.name}="{self.want}"'
 
 
-def needs(connections: int, processes: int, clients: int) -> list[Need]:
-    """What has to change before both ends of so many connections fit."""
+def needs(connections: int, processes: int, per_source: int) -> list[Need]:
+    """What has to change before both ends of so many connections fit; per_source: of them, from one address."""
     wanted = {
         "fs.file-max": 2 * connections + 64 * processes + 65_536,
         "fs.epoll.max_user_watches": 2 * connections + 64 * processes,
@@ -155,10 +155,9 @@ def needs(connections: int, processes: int, clients: int) -> list[Need]:
         if have is not None and int(have) < least:
             short.append(Need(name, have, str(least)))
     ports = setting("net.ipv4.ip_local_port_range")
-    per_client = -(-connections // max(clients, 1))
     if ports is not None:
         low, high = (int(word) for word in ports.split())
-        if high - low + 1 < per_client * 1.05 + 256:
+        if (high - low + 1) // 2 < per_source * 1.05 + 256:  # the even ones: see population.PER_SOURCE
             short.append(Need("net.ipv4.ip_local_port_range", ports.replace("\t", " "), "10000 65000"))
     return short
 

@@ -9,7 +9,7 @@ from bench.crowd import Crowd
 from bench.generator import Load
 from bench.histogram import Histogram
 from bench.judging import Judge, sample_of
-from bench.population import Footprint, Population, plan
+from bench.population import PER_SOURCE, Footprint, Population, plan
 from bench.results import Report, Target
 from bench.servers import Running
 from bench.settings import Settings
@@ -25,7 +25,7 @@ IDLE_S = 5.0
 def short_of(connections: int) -> list[kernel.Need]:
     """Kernel settings that have to change first."""
     made = plan(connections, kernel.descriptor_limit())
-    return kernel.needs(connections, made.processes, made.clients)
+    return kernel.needs(connections, made.processes, min(connections, PER_SOURCE))
 
 
 def run(settings: Settings, connections: int, talk_s: float) -> Report:

@@ -26,6 +26,9 @@ from bench.servers import Running, Sizing, WaServe
 from bench.settings import Settings, split_cores
 
 CLIENT_RESERVE = 128  # descriptors of a client process that are not connections
+# Connections from one source address.  Linux tries the even half of the port range first, one after the other from where it
+# last stopped: while a connect() finds an even port at once it costs nothing, and past that half it searches all of it.
+PER_SOURCE = 10_000
 WORKER_RESERVE = 700  # of a worker: stores, bus listener, and sockets on their way to their owner
 HALF_OPEN = 1_024  # logins under way at a time, all client processes together
 SHOW_S = 0.5
@@ -92,7 +95,7 @@ def footprint(server: list[int], clients: list[int]) -> Footprint:
 
 
 class Population:
-    """The clients of a plan: devices 0..connections-1 of the crowd, one generator process per source address."""
+    """The clients of a plan: devices 0..connections-1 of the crowd, source addresses of each process's own."""
 
     def __init__(self, running: Running, settings: Settings, crowd: Crowd, made: Plan) -> None:
         self.plan, self._settings = made, settings
@@ -110,8 +113,11 @@ class Population:
         self.parts = np.array_split(self.addresses, made.clients)
         self.empty = self.footprint()  # every process is there, no client is
         self.fleets = [Fleet.make(child, self.server, "crowd", settings) for child in self.children]
-        for k, fleet in enumerate(self.fleets):
-            fleet.add(self.parts[k], FIRST_SOURCE + k)
+        source = FIRST_SOURCE
+        for fleet, part in zip(self.fleets, self.parts, strict=True):
+            for at in range(0, len(part), PER_SOURCE):
+                fleet.add(part[at : at + PER_SOURCE], source)
+                source += 1
 
     def footprint(self) -> Footprint:
         return footprint(self.server.pids(), self.client_pids())

@@ -20,7 +20,7 @@ from bench.generator import Load
 from bench.generator import start as start_generator
 from bench.histogram import BOUNDS, Histogram
 from bench.kernel import Memory, is_gone, needs
-from bench.population import plan
+from bench.population import PER_SOURCE, plan
 from bench.relay import OTHER, SAME
 from bench.results import Report, Series
 from bench.servers import Floor, Running, Sizing, WaServe
@@ -338,7 +338,7 @@ def test_a_plan_stays_within_descriptors(connections: int) -> None:
     assert connections / made.clients <= 20_000 - 100
     most = np.bincount(owners(addresses(0, connections), made.workers), minlength=made.workers).max()
     assert most + 2 * made.workers < 20_000
-    assert all(need.command.startswith("sysctl -w ") for need in needs(connections, made.processes, made.clients))
+    assert all(need.command.startswith("sysctl -w ") for need in needs(connections, made.processes, PER_SOURCE))
 
 
 def test_a_plan_that_no_machine_has_is_refused() -> None:
