@@ -26,8 +26,8 @@ from bench.servers import Running, Sizing, WaServe
 from bench.settings import Settings, split_cores
 
 CLIENT_RESERVE = 128  # descriptors of a client process that are not connections
-# Connections from one source address.  Linux tries the even half of the port range first, one after the other from where it
-# last stopped: while a connect() finds an even port at once it costs nothing, and past that half it searches all of it.
+# Connections from one source address.  Linux tries the even half of the port range first, one after the other from
+# where it last stopped: a connect() finds one at once as long as there are any, and after that searches all of it.
 PER_SOURCE = 10_000
 WORKER_RESERVE = 700  # of a worker: stores, bus listener, and sockets on their way to their owner
 HALF_OPEN = 1_024  # logins under way at a time, all client processes together

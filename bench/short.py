@@ -20,7 +20,7 @@ def run(settings: Settings) -> Iterator[Report]:
     steps: list[Callable[[], Report]] = [
         lambda: relay.run(replace(settings, seconds=min(settings.seconds, 1.0))),
         lambda: latency.run(few),
-        lambda: storm.run(few, STORM_CLIENTS),
+        lambda: storm.run(replace(few, rounds=min(few.rounds, 2)), STORM_CLIENTS),
         lambda: offline.run(few, OFFLINE_RECIPIENTS),
         lambda: unacknowledged.run(replace(few, seconds=UNACKNOWLEDGED_S)),
         lambda: queued.run(few, QUEUED_RECIPIENTS),

@@ -19,10 +19,10 @@ from bench.histogram import Histogram
 from bench.judging import Judge
 from bench.relay import WORKERS
 from bench.results import Report, Sample, Target
-from bench.servers import Running, Sizing, WaServe
+from bench.servers import Floor, Measured, Running, Sizing, WaServe
 from bench.settings import Settings
 
-SERVER, BARE = "wa serve", "bare handshake"
+SERVER, FLOOR, BARE = "wa serve", "floor, no handshake", "bare handshake"
 LOGIN, RESUMED = "login, IK", "login, ticket"
 SOURCES_N = 32
 PER_ROUND = 1_000
@@ -30,6 +30,7 @@ CHAT_PAIRS = 16
 CHAT_RATE = 500.0
 CHAT_SLICE_S = 0.5
 STORM_S = 300.0
+GONE_S = 30.0  # until the server has seen everybody leave
 ROUNDS_OF_BARE = 1_000
 TICKETS_S = 5.0  # until everyone has one, after the last login
 TIMES_BARE_MAX = 1.3
@@ -55,16 +56,18 @@ def start_bare(cores: list[int]) -> Child:
 
 def run(settings: Settings, clients: int = 10_000) -> Report:
     report = Report("storm", {"clients": clients, "rounds": settings.rounds, "chat_rate": CHAT_RATE})
-    devices = clients + 2 * PER_ROUND + 2 * CHAT_PAIRS
+    devices = clients + 3 * PER_ROUND + 2 * CHAT_PAIRS
     crowd = Crowd(devices=devices, workers=WORKERS, streams=CHAT_PAIRS)
     judge = Judge(report, crowd)
     with Running() as running:
         server = running.add(WaServe(Sizing(WORKERS, settings.server_cores, settings.where), crowd))
+        floor = running.add(Floor(settings.server_cores))
         bare_child = running.add(start_bare(settings.server_cores))
         logging_in = running.add(start_generator("storm", crowd, settings.generator_cores))
         fleets = {
             LOGIN: fleet_of(logging_in, server, crowd, settings, PER_ROUND),
             RESUMED: fleet_of(logging_in, server, crowd, settings, PER_ROUND, tickets=True),
+            FLOOR: fleet_of(logging_in, floor, crowd, settings, PER_ROUND),
         }
         cost_of_logins(report, settings, judge, fleets, bare_child)
     # A worker a core, as `wa serve` starts: two on one core would wait for one another's time slices.
@@ -76,17 +79,17 @@ def run(settings: Settings, clients: int = 10_000) -> Report:
         chat = Fleet.make(chatting, server, "chat", settings)
         make_pairs(chat, crowd, crowd.devices.take(CHAT_PAIRS), crowd.devices.take(CHAT_PAIRS))
         storm = fleet_of(storming, server, crowd, settings, clients)
-        the_storm(report, settings, judge, chat, storm)
+        storms(report, settings, judge, server=server, chat=chat, storm=storm)
         report.parameters |= {"workers_in_the_storm": workers, "server_stats": server.stats()}
     judge.judge()
     return report
 
 
 def fleet_of(
-    generator: Child, server: WaServe, crowd: Crowd, settings: Settings, count: int, *, tickets: bool = False
+    generator: Child, server: Measured, crowd: Crowd, settings: Settings, count: int, *, tickets: bool = False
 ) -> Fleet:
     """Clients from many source addresses, none logged in."""
-    name = f"{count} clients{' with tickets' if tickets else ''}"
+    name = f"{count} clients of {server.name}{' with tickets' if tickets else ''}"
     fleet = Fleet.make(generator, server, name, settings, tickets=tickets)
     addresses = crowd.devices.take(count)
     for k, source in enumerate(sources(SOURCES_N)):
@@ -97,7 +100,7 @@ def fleet_of(
 def cost_of_logins(
     report: Report, settings: Settings, judge: Judge, fleets: dict[str, Fleet], bare_child: Child
 ) -> None:
-    """Everyone logs in and leaves, round after round: by IK, by ticket, and the bare handshake timed in between.
+    """Everyone logs in and leaves, round after round: by IK, by ticket, at the floor; the bare handshake in between.
 
     The first round is not counted: nobody has a ticket yet.
     """
@@ -107,7 +110,7 @@ def cost_of_logins(
                 step(name)
                 load = judge.take(name, fleet.login(concurrent=64))
                 if round_:
-                    report.find(SERVER, name).samples.append(cost_of(load))
+                    report.find(*((FLOOR, "login") if name == FLOOR else (SERVER, name))).samples.append(cost_of(load))
                 wanted = PER_ROUND if round_ and name == RESUMED else 0
                 if load.counts["resumed"] != wanted or load.counts["tickets_refused"]:
                     report.faults.append(f"{name}: {load.counts['resumed']} of {wanted} came back with a ticket")
@@ -161,31 +164,57 @@ def chat_slice(judge: Judge, chat: Fleet) -> Load:
     return judge.take("chat", load)
 
 
-def the_storm(report: Report, settings: Settings, judge: Judge, chat: Fleet, storm: Fleet) -> None:
-    quiet, stormy = Histogram.empty(), Histogram.empty()
+def storms(
+    report: Report, settings: Settings, judge: Judge, *, server: WaServe, chat: Fleet, storm: Fleet
+) -> None:
+    """One after the other, each with a quiet time before it that it is compared with."""
     clients = storm.counts()["lines"]
-    with settings.progress("storm", 2) as step:
-        step("quiet")
-        for _ in range(max(4, int(2 * settings.seconds / CHAT_SLICE_S))):
-            quiet += chat_slice(judge, chat).to_recipient
-        step(f"{clients} clients at once")
-        storm.tell("login", seconds=STORM_S, concurrent=clients)
-        while not storm.generator.connection.poll(0):
-            stormy += chat_slice(judge, chat).to_recipient
+    sums = {"quiet": Histogram.empty(), "during the storm": Histogram.empty()}
+    with settings.progress(f"{clients} clients at once", settings.rounds) as step:
+        for _ in range(settings.rounds):
+            step("storm")
+            for name, histogram in one_storm(report, settings, judge, chat, storm).items():
+                figures = {f"recipient_{key}": value for key, value in histogram.summary().items()}
+                report.find("chat", name).samples.append(figures)
+                sums[name] += histogram
+            storm.down(0, clients)
+            everyone_has_left(server)
+    served = report.find(SERVER, f"{clients} clients at once").spread("served")[0]
+    report.targets.append(Target("clients served of those that came", served, clients, False))
+    quiet, stormy = (report.find("chat", name) for name in sums)
+    rise = report.ratio("p99 of chatting pairs: storm / quiet", stormy, quiet, "recipient_p99_ms")
+    rise.bound = 2.0
+    report.targets.append(rise)
+    report.plots["latency"] = {name: histogram.counts.tolist() for name, histogram in sums.items()}
+
+
+def one_storm(
+    report: Report, settings: Settings, judge: Judge, chat: Fleet, storm: Fleet
+) -> dict[str, Histogram]:
+    """From send to receive, of pairs that chat before and while everyone comes."""
+    quiet, stormy = Histogram.empty(), Histogram.empty()
+    for _ in range(max(4, int(2 * settings.seconds / CHAT_SLICE_S))):
+        quiet += chat_slice(judge, chat).to_recipient
+    clients = storm.counts()["lines"]
+    storm.tell("login", seconds=STORM_S, concurrent=clients)
+    while not storm.generator.connection.poll(0):
+        stormy += chat_slice(judge, chat).to_recipient
     load = judge.take("storm", storm.answer())
     live = storm.counts()["live"]
     if live != clients:
         report.faults.append(f"storm: {clients - live} of {clients} were not served")
-    report.find("chat", "quiet").samples.append({f"recipient_{k}": v for k, v in quiet.summary().items()})
-    report.find("chat", "during the storm").samples.append(
-        {f"recipient_{k}": v for k, v in stormy.summary().items()}
-    )
-    sample = {"per_s": clients / load.wall_s, "login_ms": load.server_cpu.total / clients * 1e3}
-    sample |= {f"login_{k}": v for k, v in load.login.summary().items()}
+    sample = {"served": float(live), "per_s": clients / load.wall_s, "storm_s": load.wall_s}
+    sample |= {"login_ms": load.server_cpu.total / clients * 1e3}
+    sample |= {"shed_with_a_time": float(load.counts["busy"]), "came_back": float(load.counts["retries"])}
+    sample |= {f"login_{key}": value for key, value in load.login.summary().items()}
     report.find(SERVER, f"{clients} clients at once").samples.append(sample)
-    report.parameters |= {"shed_with_a_time": load.counts["busy"], "came_back": load.counts["retries"]}
-    report.parameters["storm_s"] = load.wall_s
-    report.targets.append(Target("clients served of those that came", live, clients, False))
-    rise = stormy.quantile_ms(0.99) / quiet.quantile_ms(0.99)
-    report.targets.append(Target("p99 of chatting pairs: storm / quiet", rise, 2.0, True, "×"))
-    report.plots["latency"] = {"quiet": quiet.counts.tolist(), "during the storm": stormy.counts.tolist()}
+    return {"quiet": quiet, "during the storm": stormy}
+
+
+def everyone_has_left(server: WaServe) -> None:
+    """All of the storm, so that the next quiet time is one.  Raises OSError when somebody stays."""
+    deadline = time.monotonic() + GONE_S
+    while (have := server.stats()["connections"]) > 2 * CHAT_PAIRS:
+        if time.monotonic() > deadline:
+            raise OSError(f"{have - 2 * CHAT_PAIRS} clients of the storm are still connected")
+        time.sleep(0.1)

@@ -362,8 +362,8 @@ cdef class Fleet:
     def run_rate(self, rate: float, seconds: float, spin: bool) -> float:
         """Open loop: `rate` messages a second, spread over the senders, whatever the server does.
 
-        A message's time of sending is when it was due (spin) or when it left (not spin: the loop then sleeps in steps
-        of a millisecond and its own oversleeping must not be counted).  Returns the seconds it took.
+        A message's time of sending is when it was due (spin) or when it left (not spin: the loop then sleeps until the
+        next is due, and its own oversleeping must not be counted).  Returns the seconds it took.
         """
         cdef Gen* g = self.g
         cdef double step_ns = 1e9 / rate
@@ -382,7 +382,7 @@ cdef class Fleet:
                         self.send_next(due if spinning else g.now_ns)
                         at += step_ns
                         due = start + <uint64_t>at
-                    self.turn(0 if spinning else 1)
+                    self.turn(0 if spinning else <int>((min(due, until) - g.now_ns + 999999) // 1000000))
         return (g.now_ns - start) / 1e9
 
     cdef void send_next(self, uint64_t sent_ns) noexcept nogil:

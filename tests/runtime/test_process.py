@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from wa.runtime.process import DESCRIPTORS_AHEAD
+
 LARGE = """
 import ctypes, sys
 from wa.runtime.process import keep_heap_small
@@ -39,3 +41,24 @@ def test_a_large_block_stays_a_mapping_of_its_own(how: str, mappings: int) -> No
         [sys.executable, "-c", LARGE, how], capture_output=True, text=True, check=True, env=environment
     )
     assert int(done.stdout) == mappings
+
+
+TABLE = """
+import resource
+from wa.runtime.process import open_descriptor_table
+
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+limit = open_descriptor_table()
+size = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("FDSize"))
+print(limit, resource.getrlimit(resource.RLIMIT_NOFILE)[0], hard, size)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc for the size of the table")
+def test_a_worker_may_have_every_descriptor_and_its_table_never_grows() -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", TABLE], capture_output=True, text=True, check=True, env=environment)
+    limit, soft, hard, size = (int(word) for word in done.stdout.split())
+    assert limit == soft == hard
+    assert size >= min(hard, DESCRIPTORS_AHEAD)

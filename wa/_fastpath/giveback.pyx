@@ -22,14 +22,16 @@ cdef extern from *:
     void wa_heap_trim() nogil
 
 cdef enum:
-    SLAB_KEPT_BYTES = 65536       # the free buffers of a turn; those of a burst are soon made again
+    SLAB_KEPT_BYTES = 65536       # the free buffers of a turn
     SLAB_TRIM_BUFFERS = 32768     # a second: a millisecond of work, not to be felt
     HEAP_TRIM_BYTES = 262144      # freed since the last time that it is worth going through the heap
 
 
 cdef void give_back(Core* w) noexcept nogil:
     cdef uint64_t freed
-    slab_trim(&w.slab, SLAB_KEPT_BYTES, SLAB_TRIM_BUFFERS)
+    if w.slab.cached_bytes > SLAB_KEPT_BYTES:
+        # All of a burst's: they lie scattered over the heap, and each one that is kept holds a page of it.
+        slab_trim(&w.slab, 0, SLAB_TRIM_BUFFERS)
     w.trimmed_bytes += custody_trim(&w.custody) + bus_trim(w) + inbox_trim(w)
     # Every accepted connection has had a Pending, and given it back.
     freed = w.trimmed_bytes + w.slab.freed_bytes + w.stats.accepts * sizeof(Pending)

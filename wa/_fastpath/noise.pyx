@@ -78,24 +78,33 @@ cdef inline int aead_open(int suite, const uint8_t* k, uint64_t n, const uint8_t
     return crypto_aead_aes256gcm_decrypt(out, NULL, NULL, cipher, cipher_n, ad, ad_n, nonce, k)
 
 
-cdef void hmac2(uint8_t* out, const uint8_t* key, const uint8_t* a, size_t a_n,
-                const uint8_t* b, size_t b_n) noexcept nogil:
-    """HMAC-SHA256 of a ‖ b; out may be a or b."""
-    cdef crypto_auth_hmacsha256_state s
-    crypto_auth_hmacsha256_init(&s, key, KEY_N)
+ctypedef crypto_auth_hmacsha256_state Hmac
+
+
+cdef inline void hmac(const Hmac* keyed, uint8_t* out, const uint8_t* a, size_t a_n, uint8_t b) noexcept nogil:
+    """HMAC-SHA256 of a ‖ b, of a alone where b is 0; out may be a.  `keyed` is only read: a key is padded and hashed
+    once for all that it authenticates."""
+    cdef Hmac s = keyed[0]
     crypto_auth_hmacsha256_update(&s, a, a_n)
-    crypto_auth_hmacsha256_update(&s, b, b_n)
+    if b:
+        crypto_auth_hmacsha256_update(&s, &b, 1)
     crypto_auth_hmacsha256_final(&s, out)
     sodium_memzero(&s, sizeof(s))
 
 
-cdef void hkdf2(const uint8_t* ck, const uint8_t* ikm, size_t ikm_n, uint8_t* out1, uint8_t* out2) noexcept nogil:
-    """HKDF of section 4.3 with two outputs; out1 may be ck."""
+cdef void hkdf(const uint8_t* ck, const uint8_t* ikm, size_t ikm_n,
+               uint8_t* out1, uint8_t* out2, uint8_t* out3) noexcept nogil:
+    """HKDF of section 4.3 with two outputs, or three where out3 is not NULL; out1 may be ck."""
+    cdef Hmac s
     cdef uint8_t[32] temp
-    cdef uint8_t one = 1, two = 2
-    hmac2(temp, ck, ikm, ikm_n, NULL, 0)
-    hmac2(out1, temp, &one, 1, NULL, 0)
-    hmac2(out2, temp, out1, KEY_N, &two, 1)
+    crypto_auth_hmacsha256_init(&s, ck, KEY_N)
+    hmac(&s, temp, ikm, ikm_n, 0)
+    crypto_auth_hmacsha256_init(&s, temp, KEY_N)
+    hmac(&s, out1, NULL, 0, 1)
+    hmac(&s, out2, out1, KEY_N, 2)
+    if out3 != NULL:
+        hmac(&s, out3, out2, KEY_N, 3)
+    sodium_memzero(&s, sizeof(s))
     sodium_memzero(temp, KEY_N)
 
 
@@ -133,23 +142,18 @@ cdef void symmetric_start(NoiseHandshake* hs, const uint8_t* prologue, size_t pr
 
 
 cdef void mix_key(NoiseHandshake* hs, const uint8_t* material) noexcept nogil:
-    hkdf2(hs.ck, material, KEY_N, hs.ck, hs.k)
+    hkdf(hs.ck, material, KEY_N, hs.ck, hs.k, NULL)
     hs.n = 0
     hs.has_k = 1
 
 
 cdef void mix_psk(NoiseHandshake* hs) noexcept nogil:
-    """MixKeyAndHash(psk): HKDF of section 4.3 with three outputs, to ck, h and k."""
-    cdef uint8_t[32] temp, second
-    cdef uint8_t one = 1, two = 2, three = 3
-    hmac2(temp, hs.ck, hs.psk, KEY_N, NULL, 0)
-    hmac2(hs.ck, temp, &one, 1, NULL, 0)
-    hmac2(second, temp, hs.ck, KEY_N, &two, 1)
-    hmac2(hs.k, temp, second, KEY_N, &three, 1)
+    """MixKeyAndHash(psk): HKDF with three outputs, to ck, h and k."""
+    cdef uint8_t[32] second
+    hkdf(hs.ck, hs.psk, KEY_N, hs.ck, second, hs.k)
     mix_hash(hs, second, KEY_N)
     hs.n = 0
     hs.has_k = 1
-    sodium_memzero(temp, KEY_N)
     sodium_memzero(second, KEY_N)
 
 
@@ -407,9 +411,9 @@ cdef int noise_split(NoiseHandshake* hs, NoiseTransport* out) noexcept nogil:
     if not ok:
         return NOISE_E_STATE
     if hs.initiator:
-        hkdf2(hs.ck, NULL, 0, out.send_key, out.recv_key)
+        hkdf(hs.ck, NULL, 0, out.send_key, out.recv_key, NULL)
     else:
-        hkdf2(hs.ck, NULL, 0, out.recv_key, out.send_key)
+        hkdf(hs.ck, NULL, 0, out.recv_key, out.send_key, NULL)
     out.send_nonce = 0
     out.recv_nonce = 0
     wipe_secrets(hs)

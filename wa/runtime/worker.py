@@ -25,7 +25,7 @@ from wa.log import Log
 from wa.routing.shards import worker_of_number
 from wa.runtime.cold import ColdPath
 from wa.runtime.keys import ServerKeys
-from wa.runtime.process import pin_this_thread
+from wa.runtime.process import open_descriptor_table, pin_this_thread
 from wa.runtime.push_sender import PushSender
 from wa.runtime.registry_thread import RegistryThread
 from wa.runtime.supervisor import GO, STARTED
@@ -138,6 +138,7 @@ def run_worker(plan: Plan, listener: socket.socket, channel: socket.socket, log:
     """The life of a worker process, until SIGTERM.  `channel`: see `supervisor.Child`."""
     faulthandler.enable()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    open_descriptor_table()
 
     def report(stats: dict[str, int]) -> None:
         try:
