@@ -117,7 +117,9 @@ class Generator:
         self, fleet: str, *, seconds: float, concurrent: int, pids: list[int], upto: int | None = None
     ) -> Load:
         made = self._fleets[fleet]
-        lines = made.counts()["lines"] if upto is None else upto
+        lines = made.counts()["lines"]
+        if upto is not None:
+            lines = min(lines, upto)
         meter = _Meter(made, pids)
         done = False
         while not done and meter.elapsed() < seconds:

@@ -13,7 +13,7 @@ from bench.results import Report, Sample, Target
 from bench.servers import Floor, Running
 from bench.settings import Settings
 
-FEW_EACH = 128  # connections of each client process when memory is read for the first time
+FEW = 256  # connections, of all client processes, when memory is read for the first time
 QUIET_S = 1.5  # an active connection has to be small again a second after its last byte
 SERVER = "wa serve"
 STEPS = (0.1, 0.33, 1.0)  # of all connections, after the few
@@ -61,7 +61,8 @@ def ramp(
     """Few connections, then more and more, with a relay load at each step; returns how many there were."""
     counts = []
     longest = len(population.parts[0])
-    steps = [FEW_EACH, *(max(FEW_EACH, int(longest * part)) for part in STEPS)]
+    few_each = FEW // len(population.parts)
+    steps = [few_each, *(max(few_each, int(longest * part)) for part in STEPS)]
     before = population.footprint()
     for upto in steps:
         population.login(judge, upto)
@@ -69,7 +70,7 @@ def ramp(
         if upto == steps[-1]:
             memory(report, population, judge, crowd, before=before, more=counts[-1] - counts[0])
         relay_runs(report, settings, judge, relays, load_name(counts[-1]))
-        if upto == FEW_EACH:  # after the relay, whose buffers then are in both readings
+        if upto == few_each:  # after the relay, whose buffers then are in both readings
             time.sleep(QUIET_S)
             before = population.footprint()
     return counts
@@ -121,11 +122,6 @@ def memory(
         judge.take("everybody active once", fleet.answer())
     time.sleep(QUIET_S)
     again = population.footprint() - before
-    cached = population.server.stats()["slab_cached_bytes"]
-    report.notes.append(
-        f"after the traffic the workers keep {cached:,} bytes of buffers for reuse, {cached / more:.0f} a connection"
-        f" here; that is bounded per worker ({population.plan.workers} of them), however many connections it has"
-    )
     for label, used in (("idle", idle), ("idle again after traffic", again)):
         sample: Sample = {
             "server_bytes": used.server / more,

@@ -37,6 +37,11 @@ class Series:
         values = self.values(name)
         return statistics.median(values) if values else math.nan
 
+    def less(self, other: "Series", name: str) -> "Series":
+        """What one metric has above that of another, round by round."""
+        values = zip(self.values(name), other.values(name), strict=True)
+        return Series(self.label, self.load, [{name: own - theirs} for own, theirs in values])
+
     def spread(self, name: str) -> tuple[float, float]:
         values = self.values(name)
         return (min(values), max(values)) if values else (math.nan, math.nan)

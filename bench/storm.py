@@ -155,6 +155,10 @@ def targets_of_logins(report: Report) -> None:
         ratio = report.ratio(name, above, below, "login_ms")
         ratio.bound = bound
         report.targets.append(ratio)
+    floor = report.find(FLOOR, "login")
+    name = "CPU of login by ticket / by IK, each less a connection at the floor"
+    net = by_ticket.less(floor, "login_ms"), by_ik.less(floor, "login_ms")
+    report.targets.append(report.ratio(name, net[0], net[1], "login_ms"))
     per_core = 1e3 / by_ik.median("login_ms")
     report.targets.append(Target("logins per second of one core", per_core, 2_000, False, "/s"))
 

@@ -32,6 +32,7 @@ GAUGES = frozenset(
         # of the mailbox store
         "mailbox_map_bytes",
         "mailbox_used_bytes",
+        "mailbox_index_bytes",
         "mailbox_last_error",
     }
 )

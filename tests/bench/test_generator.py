@@ -79,6 +79,16 @@ def test_pairs_on_the_real_server(
     assert fleet.counts()["live"] == 2 * PAIRS
 
 
+def test_a_fleet_logs_in_step_by_step(settings: Settings, crowd: Crowd, running: Running) -> None:
+    """The last step may name more lines than this client process has: parts of a population differ by one."""
+    floor = running.add(Floor(CORES))
+    fleet = Fleet.make(running.add(start_generator("generator", crowd, CORES)), floor, "floor", settings)
+    fleet.add(crowd.devices.take(5))
+    for upto, live in ((2, 2), (6, 5)):
+        assert fleet.load("login", seconds=60.0, concurrent=4, upto=upto).drained
+        assert fleet.counts()["live"] == live
+
+
 def test_messages_for_absent_devices_are_stored_and_drained(
     settings: Settings, crowd: Crowd, running: Running
 ) -> None:

@@ -197,3 +197,18 @@ def test_kill_9_while_the_log_is_cleaned(tmp_path: Path, after: int) -> None:
         assert last >= reported
         assert flying == list(range(1_000 + last * 200, 1_200 + last * 200))
     assert log_of(tmp_path)[0][0] > 100, "it was cleaned"
+
+
+def test_an_empty_index_gives_its_memory_back(tmp_path: Path) -> None:
+    store = Lmdb(tmp_path / "mail").open()
+    for first in (1, 5_001):
+        rows = [put(seq, recipient=seq) for seq in range(first, first + 2_000)]
+        assert set(store.apply(rows).results) == {OK}
+        assert store.stats()["index_bytes"] >= 2_000 * 96
+        assert set(store.apply([delete(row) for row in rows[1:]]).results) == {OK}
+        assert store.stats()["index_bytes"] >= 2_000 * 96, "the one that is left may be anywhere in it"
+        assert store.read(first, 10) == rows[:1]
+        assert store.apply([delete(rows[0])]).results == [OK]
+        assert store.stats()["index_bytes"] == 0
+        assert store.census() == []
+    store.close()

@@ -5,33 +5,19 @@ from libc.stdint cimport uint32_t, uint64_t
 from wa._fastpath.bus cimport bus_trim
 from wa._fastpath.core cimport Core, Pending
 from wa._fastpath.custody cimport custody_trim
+from wa._fastpath.heap cimport wa_heap_trim
 from wa._fastpath.inbox cimport inbox_trim
 from wa._fastpath.slab cimport slab_trim
 
-cdef extern from *:
-    """
-    #include <stdlib.h>
-    #ifdef __GLIBC__
-    #include <malloc.h>
-    /* What was freed in between buffers that are still in use stays in the heap without this. */
-    static void wa_heap_trim(void) { malloc_trim(0); }
-    #else
-    static void wa_heap_trim(void) {}   /* jemalloc of FreeBSD purges by itself */
-    #endif
-    """
-    void wa_heap_trim() nogil
-
 cdef enum:
-    SLAB_KEPT_BYTES = 65536       # the free buffers of a turn
     SLAB_TRIM_BUFFERS = 32768     # a second: a millisecond of work, not to be felt
     HEAP_TRIM_BYTES = 262144      # freed since the last time that it is worth going through the heap
 
 
 cdef void give_back(Core* w) noexcept nogil:
     cdef uint64_t freed
-    if w.slab.cached_bytes > SLAB_KEPT_BYTES:
-        # All of a burst's: they lie scattered over the heap, and each one that is kept holds a page of it.
-        slab_trim(&w.slab, 0, SLAB_TRIM_BUFFERS)
+    # All of them: they lie scattered over the heap, and each one that is kept holds a page of it.
+    slab_trim(&w.slab, 0, SLAB_TRIM_BUFFERS)
     w.trimmed_bytes += custody_trim(&w.custody) + bus_trim(w) + inbox_trim(w)
     # Every accepted connection has had a Pending, and given it back.
     freed = w.trimmed_bytes + w.slab.freed_bytes + w.stats.accepts * sizeof(Pending)

@@ -48,6 +48,12 @@ cdef inline bint room(void** at, uint32_t* capacity, uint64_t n, size_t item_byt
     return True
 
 
+cdef inline void table_free(void** at, uint32_t* capacity) noexcept nogil:
+    free(at[0])
+    at[0] = NULL
+    capacity[0] = 0
+
+
 # --- chains -------------------------------------------------------------------------------------------
 
 cdef inline Link* link_at(uint8_t* base, size_t stride, uint32_t i) noexcept nogil:
@@ -75,6 +81,15 @@ cdef inline void chains_reset(Chains* c) noexcept nogil:
     c.split = 0
     c.n = 0
     memset(c.heads, 0xff, CHAINS_MIN * sizeof(uint32_t))
+
+
+cdef inline void chains_shrink(Chains* c) noexcept nogil:
+    """To what an empty table begins with."""
+    cdef uint32_t* fewer = <uint32_t*>realloc(c.heads, CHAINS_MIN * sizeof(uint32_t))
+    if fewer != NULL:
+        c.heads = fewer
+        c.capacity = CHAINS_MIN
+    chains_reset(c)
 
 
 cdef inline void chains_split(Chains* c, uint8_t* links, size_t stride) noexcept nogil:

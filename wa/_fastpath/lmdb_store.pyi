@@ -30,7 +30,7 @@ class LmdbMailStore(MailStoreBase):
 
     def stats(self) -> dict[str, int]:
         """commits, batches, ops, grown, full, failed, reopened, corrupt, last_error, moved and cleaned (rows,
-        by the cleaner), map_bytes, used_bytes."""
+        by the cleaner), map_bytes, used_bytes (of the file), index_bytes (of memory)."""
 
     def corrupt_keys(self) -> list[tuple[str, bytes]]:
         """What ("mail", "receipts", "bodies", or "log" for a row of which nothing is legible) and its key (big-endian:

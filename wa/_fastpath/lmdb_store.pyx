@@ -19,6 +19,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from wa._fastpath.heap cimport wa_heap_trim
 from wa._fastpath.lmdb_c cimport *
 from wa._fastpath.lmdb_clean cimport clean, clean_wanted
 from wa._fastpath.lmdb_env cimport *
@@ -26,7 +27,7 @@ from wa._fastpath.lmdb_log cimport *
 from wa._fastpath.lmdb_ops cimport apply_op, drop_unneeded
 from wa._fastpath.lmdb_reads cimport *
 from wa._fastpath.log_layout cimport FORMAT
-from wa._fastpath.mail_index cimport index_free, index_init
+from wa._fastpath.mail_index cimport index_bytes, index_free, index_init, index_trim
 from wa._fastpath.mailbox cimport *
 from wa._fastpath.poller cimport Poller
 
@@ -153,6 +154,8 @@ cdef void commit(Lmdb* s, StoreBatch* first) noexcept nogil:
     elif full and clean_wanted(s):
         transact_deletes(s, first)    # nothing but cleaning; whatever comes of it, these puts are refused
     finish(first, RESULT_OK if rc == 0 else RESULT_FULL if full else RESULT_FAILED)
+    if index_trim(&s.index):
+        wa_heap_trim()
     while b != NULL:
         batches += 1
         ops += b.ops_n
@@ -419,6 +422,7 @@ cdef class LmdbMailStore(MailStoreBase):
             "failed": st.failed_n, "reopened": st.reopened_n, "corrupt": st.corrupt_n, "last_error": st.last_error,
             "moved": st.moved_n, "cleaned": st.cleaned_n,
             "map_bytes": info.me_mapsize, "used_bytes": (info.me_last_pgno + 1) * stat.ms_psize,
+            "index_bytes": index_bytes(&self.s.index),
         }
 
     def corrupt_keys(self):

@@ -4,6 +4,8 @@
 It knows no bytes: rows are in the log (lmdb_log.pyx), and an identity is here as a hash of 32 bits only, so who finds an
 envelope by its hash confirms it by its row.  Receipts are here with their whole identity.
 
+Tables are as large as the index ever was, until it is empty (index_trim): an entry cannot move while others name it.
+
 The commit thread alone changes it, each time under `lock`; it reads without.  The loop's thread reads under `lock`.
 Inside a transaction the two see different things: an entry that is being added is at a place from `visible` on and is
 there for the commit thread only; one that is being ended is `dying` and there for the loop only.
@@ -11,7 +13,7 @@ there for the commit thread only; one that is being ended is `dying` and there f
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from wa._fastpath.index_tables cimport Chains, Handles, Link
-from wa._fastpath.lmdb_c cimport pthread_mutex_t
+from wa._fastpath.lmdb_c cimport pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock
 
 cdef enum:
     KIND_ENVELOPE = 0
@@ -62,6 +64,23 @@ ctypedef struct Index:
     uint64_t visible
     bint showing                  # a turn's changes are being shown: what is dying is gone already
 
+cdef inline uint8_t* entry_links(Index* x) noexcept nogil:
+    return <uint8_t*>x.entries + <size_t>&(<Entry*>NULL).link
+
+
+cdef inline uint8_t* box_links(Index* x) noexcept nogil:
+    return <uint8_t*>x.boxes + <size_t>&(<Box*>NULL).link
+
+
+cdef inline uint64_t index_bytes(Index* x) noexcept nogil:
+    """Of the entries and boxes, from whatever thread."""
+    cdef uint64_t n
+    pthread_mutex_lock(&x.lock)
+    n = x.entries_capacity * sizeof(Entry) + x.boxes_capacity * sizeof(Box)
+    pthread_mutex_unlock(&x.lock)
+    return n
+
+
 cdef inline uint64_t entry_place(const Entry* e) noexcept nogil:
     return <uint64_t>e.place_high << 32 | e.place_low
 
@@ -88,6 +107,7 @@ cdef inline uint64_t entry_bytes(const Entry* e) noexcept nogil:
 
 cdef int index_init(Index* x) noexcept nogil                              # 0 or ENOMEM; once
 cdef void index_clear(Index* x) noexcept nogil                            # everything out; it stays usable
+cdef bint index_trim(Index* x) noexcept nogil                             # frees the tables if nothing is in them any more
 cdef void index_free(Index* x) noexcept nogil
 cdef void index_expect(Index* x, uint64_t entries_n) noexcept nogil       # while it is empty: chains for so many
 cdef void index_fetch(Index* x, uint32_t hash, int step) noexcept nogil

@@ -22,17 +22,9 @@ cdef extern from *:
 
 cdef enum:
     HEAP_ARITY = 4
+    TRIMMED_ENTRIES_MIN = 1024    # as many were added since it was trimmed last, so it costs each of them next to nothing
 
-assert sizeof(Entry) == 32
-assert sizeof(Box) == 64
-
-
-cdef inline uint8_t* entry_links(Index* x) noexcept nogil:
-    return <uint8_t*>x.entries + <size_t>&(<Entry*>NULL).link
-
-
-cdef inline uint8_t* box_links(Index* x) noexcept nogil:
-    return <uint8_t*>x.boxes + <size_t>&(<Box*>NULL).link
+assert sizeof(Entry) == 32 and sizeof(Box) == 64
 
 
 # --- life ---------------------------------------------------------------------------------------------
@@ -60,6 +52,25 @@ cdef void index_clear(Index* x) noexcept nogil:
     x.showing = False
 
 
+cdef void tables_free(Index* x) noexcept nogil:
+    table_free(<void**>&x.boxes, &x.boxes_capacity)
+    table_free(<void**>&x.entries, &x.entries_capacity)
+    table_free(<void**>&x.due_mail.at, &x.due_mail.capacity)
+    table_free(<void**>&x.due_receipts.at, &x.due_receipts.capacity)
+
+
+cdef bint index_trim(Index* x) noexcept nogil:
+    if x.chains.n or x.box_chains.n or x.entries_capacity < TRIMMED_ENTRIES_MIN:
+        return False
+    pthread_mutex_lock(&x.lock)
+    index_clear(x)
+    tables_free(x)
+    chains_shrink(&x.chains)
+    chains_shrink(&x.box_chains)
+    pthread_mutex_unlock(&x.lock)
+    return True
+
+
 cdef void index_expect(Index* x, uint64_t entries_n) noexcept nogil:
     # When memory is out they are split one by one, as ever.
     cdef uint64_t n = CHAINS_MIN
@@ -72,12 +83,9 @@ cdef void index_expect(Index* x, uint64_t entries_n) noexcept nogil:
 
 cdef void index_free(Index* x) noexcept nogil:
     index_clear(x)
-    free(x.boxes)
-    free(x.entries)
+    tables_free(x)
     free(x.chains.heads)
     free(x.box_chains.heads)
-    free(x.due_mail.at)
-    free(x.due_receipts.at)
     pthread_mutex_destroy(&x.lock)
 
 

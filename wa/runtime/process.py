@@ -25,7 +25,7 @@ CPU_WHICH_TID = 1
 CPUSET_BYTES = 128
 
 LINUX = sys.platform.startswith("linux")
-M_MMAP_THRESHOLD = -3  # <malloc.h>
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # <malloc.h>
 MMAP_BYTES_MIN = 1 << 20
 FREEBSD = sys.platform.startswith("freebsd")
 DESCRIPTORS_AHEAD = 65_536  # a table of half a MiB; past it, a doubling comes once in many thousand connections
@@ -109,6 +109,7 @@ def keep_heap_small() -> None:
     libc = ctypes.CDLL(None)
     if LINUX and hasattr(libc, "mallopt"):  # musl has none, and no such limit
         libc.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES_MIN)
+        libc.mallopt(M_ARENA_MAX, 1)
 
 
 def exit_reason(status: int) -> str:
