@@ -83,8 +83,12 @@ cdef const char* conns_check(Core* w, uint64_t* in_flight) noexcept nogil:
                 return wrong
         if c.pending != NULL and c.pending.waits:
             waiting += 1
-            if c.state != CONN_HANDSHAKE or c.active == NULL or c.active.in_n < 5:
-                return b"who waits for a handshake has its record here"
+            if c.state != CONN_HANDSHAKE:
+                return b"who waits for a handshake is in one"
+            if not c.pending.answer_due and (c.active == NULL or c.active.in_n < 5):
+                return b"who waits for a handshake has its record here, or is owed an answer"
+        elif c.pending != NULL and c.pending.answer_due:
+            return b"who is owed an answer waits for its turn"
     if waiting != w.waiting_n:
         return b"the count of those that wait for a handshake"
     if live != w.conns.live_n or half_open != w.conns.half_open_n:

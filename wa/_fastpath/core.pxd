@@ -50,6 +50,9 @@ ctypedef struct Pending:          # until a connection is live
     uint8_t messages              # handshake messages read
     uint8_t admitted              # counted against the budgets
     uint8_t ticket_refused        # this connection has had its one try
+    uint8_t answer_due            # the first message of IK was read: `login` is what it says
+    uint8_t login_n
+    uint8_t[9] login
     uint32_t ticket_serial        # of the ticket that the first transport record will use up, 0 = none
     uint8_t static_key[32]        # the peer's, once the handshake is done
     uint8_t[KEY_TAG_BYTES] key_tag    # of the key that it was admitted for; set at the owner

@@ -28,7 +28,7 @@ from wa._fastpath.ticket cimport TICKET_ELSEWHERE, TICKET_GOOD, TICKET_MALFORMED
 from wa._fastpath.timers cimport timer_set
 
 cdef enum:
-    LOGIN_BYTES = 9
+    LOGIN_BYTES = 9               # Pending.login
     RECORD_NOISE = 1
     RECORD_FALLBACK = 2
     RECORD_TICKET = 4
@@ -72,7 +72,7 @@ cdef int send_handshake(Core* w, Conn* c, uint8_t kind, const uint8_t* payload, 
 
 
 cdef int first_message(Core* w, Conn* c, const uint8_t* msg, uint32_t n, uint8_t* payload, int64_t* payload_n) noexcept nogil:
-    """The client's first Noise message: start as responder, answer it, fall back when IK does not open."""
+    """The client's first Noise message: start as responder, fall back when IK does not open, answer all but IK."""
     cdef Pending* p = c.pending
     cdef uint8_t pattern = p.hello[6]
     noise_start(&p.hs, pattern, c.suite, False, p.hello, HELLO_BYTES, w.static_private, w.static_public, NULL)
@@ -83,9 +83,8 @@ cdef int first_message(Core* w, Conn* c, const uint8_t* msg, uint32_t n, uint8_t
             if noise_fallback(&p.hs, p.hello, HELLO_BYTES) < 0:
                 return -1
             return send_handshake(w, c, RECORD_FALLBACK, w.certificate, w.certificate_n)
-        if payload_n[0] < 0:
-            return -1
-        return send_handshake(w, c, RECORD_NOISE, NULL, 0)
+        p.answer_due = payload_n[0] >= 0
+        return 0 if p.answer_due else -1
     if payload_n[0] < 0:
         return -1
     if payload_n[0] > 0:
@@ -153,14 +152,34 @@ cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, cons
         w.stats.handshake_failures += 1
         begin_close(w, c, CODE_HANDSHAKE_FAILED, 0)
         return False
+    if p.answer_due:
+        p.login_n = <uint8_t>payload_n
+        memcpy(p.login, payload, LOGIN_BYTES)
+        return False
     if not noise_done(&p.hs):
         step_timer(w, c)
         return False
+    return claims(w, c, payload, payload_n, rest, rest_n)
+
+
+cdef bint handshake_answer(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
+    cdef Pending* p = c.pending
+    p.answer_due = 0
+    if send_handshake(w, c, RECORD_NOISE, NULL, 0) != 0:
+        w.stats.handshake_failures += 1
+        begin_close(w, c, CODE_HANDSHAKE_FAILED, 0)
+        return False
+    return claims(w, c, p.login, p.login_n, rest, rest_n)
+
+
+cdef bint claims(Core* w, Conn* c, const uint8_t* login, int64_t login_n, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
+    """The handshake is done, and the peer says whose device it is.  As on_handshake."""
+    cdef Pending* p = c.pending
     memcpy(p.static_key, p.hs.rs, 32)
     noise_split(&p.hs, &c.noise)
     w.stats.handshakes += 1
     c.state = CONN_CLAIMED
-    if payload_n != LOGIN_BYTES or not login_payload_ok(c, payload):
+    if login_n != LOGIN_BYTES or not login_payload_ok(c, login):
         begin_close(w, c, CODE_PROTOCOL_ERROR, 0)
         return False
     if owner_of(w, c.address) == w.worker and recognised(w, c):

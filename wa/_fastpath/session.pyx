@@ -15,7 +15,7 @@ from wa._fastpath.core cimport (
 from wa._fastpath.delivery cimport conn_timer, resend
 from wa._fastpath.dispatch cimport on_frame
 from wa._fastpath.frames cimport FRAME_UNKNOWN, Frame, frame_parse
-from wa._fastpath.handshake cimport HELLO_BYTES, on_handshake, on_hello
+from wa._fastpath.handshake cimport HELLO_BYTES, handshake_answer, on_handshake, on_hello
 from wa._fastpath.lifecycle cimport begin_close, busy_slot_ms, doom_with
 from wa._fastpath.noise cimport noise_open
 from wa._fastpath.output cimport buffer_free, buffer_reserve, conn_active, conn_watch, mark_dirty, out_pending
@@ -71,6 +71,8 @@ cdef void session_handshakes(Core* w) noexcept nogil:
             session_resume(w, c)
         elif c.active != NULL and c.active.in_n:
             consume_kept(w, c)
+        else:                             # an answer is due, and its client rightly waits for it
+            keep(w, c, NULL, 0, consume(w, c, NULL, 0))
     w.handshake_slots = 0
 
 
@@ -129,6 +131,14 @@ cdef uint32_t consume(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogi
                 break
             on_hello(w, c, data + at)
             at += HELLO_BYTES
+            continue
+        if c.state == CONN_HANDSHAKE and c.pending.answer_due:
+            if w.handshake_slots == 0:
+                waiting_add(w, c)
+                break
+            w.handshake_slots -= 1
+            if handshake_answer(w, c, data + at, n - at):
+                return n
             continue
         if n - at < 4:
             break

@@ -11,6 +11,13 @@ cdef void waiting_add(Core* w, Conn* c) noexcept nogil:
         return
     p.waits = 1
     p.conn = c.index
+    w.waiting_n += 1
+    if p.answer_due and w.waiting_first != NULL:
+        p.wait_prev = NULL
+        p.wait_next = w.waiting_first
+        w.waiting_first.wait_prev = p
+        w.waiting_first = p
+        return
     p.wait_next = NULL
     p.wait_prev = w.waiting_last
     if w.waiting_last != NULL:
@@ -18,7 +25,6 @@ cdef void waiting_add(Core* w, Conn* c) noexcept nogil:
     else:
         w.waiting_first = p
     w.waiting_last = p
-    w.waiting_n += 1
 
 
 cdef void waiting_remove(Core* w, Conn* c) noexcept nogil:
