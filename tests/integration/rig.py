@@ -87,7 +87,8 @@ class Rig:
         self.port = 0
         self.phones: list[Phone] = []
 
-    def start(self) -> None:
+    def start(self, *, run: bool = True) -> None:
+        """run: each loop in a thread of its own; otherwise the test calls `turn` of each itself."""
         for k in range(self.workers):
             directory = self.path / f"mail-{k}"
             store = LmdbMailStore(directory, sync=self.sync)
@@ -114,7 +115,7 @@ class Rig:
             loop.listen(listener.fileno())
             loop.start()
             self.loops.append(loop)
-        self.threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops]
+        self.threads = [threading.Thread(target=loop.run, daemon=True) for loop in self.loops if run]
         for thread in self.threads:
             thread.start()
 
