@@ -8,7 +8,6 @@ from bench.results import Report
 from bench.settings import Settings
 
 IDLE_CONNECTIONS = 10_000
-STORM_CLIENTS = 5_000
 OFFLINE_RECIPIENTS = 512
 QUEUED_RECIPIENTS = 500
 UNACKNOWLEDGED_S = 6.0  # long enough that the oldest deliveries are repeated once
@@ -20,7 +19,7 @@ def run(settings: Settings) -> Iterator[Report]:
     steps: list[Callable[[], Report]] = [
         lambda: relay.run(replace(settings, seconds=min(settings.seconds, 1.0))),
         lambda: latency.run(few),
-        lambda: storm.run(replace(few, rounds=min(few.rounds, 2)), STORM_CLIENTS),
+        lambda: storm.run(few),
         lambda: offline.run(few, OFFLINE_RECIPIENTS),
         lambda: unacknowledged.run(replace(few, seconds=UNACKNOWLEDGED_S)),
         lambda: queued.run(few, QUEUED_RECIPIENTS),
