@@ -11,7 +11,7 @@ from wa._fastpath.slab cimport slab_trim
 
 cdef enum:
     SLAB_TRIM_BUFFERS = 32768     # a second: a millisecond of work, not to be felt
-    HEAP_TRIM_BYTES = 262144      # freed since the last time that it is worth going through the heap
+    HEAP_TRIM_BYTES = 32768       # freed since the last time that it is worth going through the heap
 
 
 cdef void give_back(Core* w) noexcept nogil:
