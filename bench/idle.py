@@ -61,7 +61,7 @@ def ramp(
     """Few connections, then more and more, with a relay load at each step; returns how many there were."""
     counts = []
     longest = len(population.parts[0])
-    few_each = FEW // len(population.parts)
+    few_each = max(1, FEW // len(population.parts))
     steps = [few_each, *(max(few_each, int(longest * part)) for part in STEPS)]
     before = population.footprint()
     for upto in steps:

@@ -117,6 +117,11 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
+def descriptors_of(pids: Iterable[int]) -> int:
+    """How many these processes have open now."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+
+
 def is_gone(pid: int) -> bool:
     """Whether it has ended; a zombie holds nothing any more."""
     try:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -277,6 +278,18 @@ def test_connections_wait_while_their_worker_is_replaced(start):
     (pid,) = server.pids()
     os.kill(pid, signal.SIGKILL)
     assert server.call(server.phone(alice.address, key(1)), Method.SERVER_INFO)[0] == 0
+
+
+def test_workers_may_have_every_descriptor(start):
+    """Whatever soft limit the server was started under."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        server = start().ready()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for pid in server.pids():
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (hard, hard)
 
 
 def test_workers_do_not_outlive_a_killed_supervisor_and_the_next_server_starts(start):

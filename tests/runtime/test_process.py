@@ -10,6 +10,14 @@ import pytest
 
 from wa.runtime.process import DESCRIPTORS_AHEAD
 
+
+def output_of(program: str, *arguments: str) -> list[int]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return [int(word) for word in done.stdout.split()]
+
+
 LARGE = """
 import ctypes, sys
 from wa.runtime.process import keep_heap_small
@@ -36,29 +44,51 @@ print(libc.mallinfo2().hblks - before)
 @pytest.mark.parametrize(("how", "mappings"), [("small", 1), ("as it is", 0)])
 def test_a_large_block_stays_a_mapping_of_its_own(how: str, mappings: int) -> None:
     """After a larger one was freed glibc would carve it from the heap, and clear it."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", LARGE, how], capture_output=True, text=True, check=True, env=environment
-    )
-    assert int(done.stdout) == mappings
+    assert output_of(LARGE, how) == [mappings]
 
 
 TABLE = """
-import resource
+import resource, sys
 from wa.runtime.process import open_descriptor_table
 
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-limit = open_descriptor_table()
-size = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("FDSize"))
-print(limit, resource.getrlimit(resource.RLIMIT_NOFILE)[0], hard, size)
+open_descriptor_table()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], hard)
+if sys.platform.startswith("linux"):
+    print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("FDSize")))
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc for the size of the table")
 def test_a_worker_may_have_every_descriptor_and_its_table_never_grows() -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", TABLE], capture_output=True, text=True, check=True, env=environment)
-    limit, soft, hard, size = (int(word) for word in done.stdout.split())
-    assert limit == soft == hard
-    assert size >= min(hard, DESCRIPTORS_AHEAD)
+    soft, hard, *size = output_of(TABLE)
+    assert soft == hard
+    assert all(entries >= min(hard, DESCRIPTORS_AHEAD) for entries in size)  # only Linux tells
+
+
+THREADS = """
+import ctypes, sys, threading
+from wa.runtime.process import keep_heap_small
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.fopen.restype = ctypes.c_void_p
+libc.fopen.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.fclose.argtypes = [ctypes.c_void_p]
+if sys.argv[1] == "small":
+    keep_heap_small()
+thread = threading.Thread(target=libc.malloc, args=(1_000,))
+thread.start()
+thread.join()
+out = libc.fopen(sys.argv[2].encode(), b"w")
+libc.malloc_info(0, out)
+libc.fclose(out)
+print(open(sys.argv[2]).read().count("<heap nr="))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's heap")
+def test_all_threads_share_one_heap(tmp_path: Path) -> None:
+    assert output_of(THREADS, "small", str(tmp_path / "info")) == [1]
+    assert output_of(THREADS, "as it is", str(tmp_path / "info"))[0] > 1

@@ -154,7 +154,8 @@ cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, cons
         return False
     if p.answer_due:
         p.login_n = <uint8_t>payload_n
-        memcpy(p.login, payload, LOGIN_BYTES)
+        if payload_n == LOGIN_BYTES:
+            memcpy(p.login, payload, LOGIN_BYTES)
         return False
     if not noise_done(&p.hs):
         step_timer(w, c)

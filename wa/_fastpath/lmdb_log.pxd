@@ -69,6 +69,7 @@ ctypedef struct Lmdb:
     uint64_t* stale               # places that replay() found replaced: ended with the next commit
     uint32_t stale_n, stale_capacity
     unsigned int append_flag
+    bint swept                    # since it was looked last whether the index is empty
     bint pressed                  # a put was refused for want of room: clean whatever there is
     uint8_t* scratch
     size_t scratch_n

@@ -392,6 +392,7 @@ cdef int apply_op(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
     if op.what == OP_RECEIPT_DELETE:
         return do_receipt_delete(s, op)
     if op.what == OP_SWEEP:
+        s.swept = True
         return do_sweep(s, b, op)
     if op.what == OP_PURGE:
         return do_purge(s, b, op)

@@ -154,8 +154,10 @@ cdef void commit(Lmdb* s, StoreBatch* first) noexcept nogil:
     elif full and clean_wanted(s):
         transact_deletes(s, first)    # nothing but cleaning; whatever comes of it, these puts are refused
     finish(first, RESULT_OK if rc == 0 else RESULT_FULL if full else RESULT_FAILED)
-    if index_trim(&s.index):
-        wa_heap_trim()
+    if s.swept:                   # once a second: the tables of a busy index come and go, and the loop waits for the heap
+        s.swept = False
+        if index_trim(&s.index):
+            wa_heap_trim()
     while b != NULL:
         batches += 1
         ops += b.ops_n

@@ -22,7 +22,7 @@ cdef extern from *:
 
 cdef enum:
     HEAP_ARITY = 4
-    TRIMMED_ENTRIES_MIN = 1024    # as many were added since it was trimmed last, so it costs each of them next to nothing
+    TRIMMED_ENTRIES_MIN = 1024    # less is not worth making again
 
 assert sizeof(Entry) == 32 and sizeof(Box) == 64
 

@@ -84,9 +84,9 @@ def pin_this_thread(core: int) -> None:
             raise OSError(ctypes.get_errno(), f"cannot stay on core {core}")
 
 
-def open_descriptor_table() -> int:
+def open_descriptor_table() -> None:
     """Raises the soft limit on descriptors to the hard one, and has the kernel make its table that long, up to
-    DESCRIPTORS_AHEAD.  Returns the limit.  Raises OSError.
+    DESCRIPTORS_AHEAD.  Raises OSError.
 
     Call it before the first thread.  When the table of a process with threads has to grow, Linux makes the call
     that wants the descriptor wait for an RCU grace period (fs/file.c, expand_fdtable): accept() then took 7 to
@@ -97,14 +97,15 @@ def open_descriptor_table() -> int:
     last = DESCRIPTORS_AHEAD if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_AHEAD)
     with open(os.devnull, "rb") as null:
         os.close(fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, last - 1))
-    return hard
 
 
 def keep_heap_small() -> None:
-    """Blocks of MMAP_BYTES_MIN and more are mappings of their own, here and in what is forked from here.
+    """Blocks of MMAP_BYTES_MIN and more are mappings of their own, and all threads share one heap, here and in what is
+    forked from here.
 
     glibc raises that limit to the largest block that was ever freed.  Then what LMDB reserves for its largest
-    transaction, 3 MiB per environment, is cleared memory of the heap and not pages that nobody ever touches.
+    transaction, 3 MiB per environment, is cleared memory of the heap and not pages that nobody ever touches.  And it
+    gives each thread a heap; what the loop frees would be of no use to the commit thread, nor the other way round.
     """
     libc = ctypes.CDLL(None)
     if LINUX and hasattr(libc, "mallopt"):  # musl has none, and no such limit
