@@ -22,10 +22,13 @@ OTHER_POLLER = "poller_epoll" if BSD else "poller_kqueue"
 
 LIBRARIES = {
     "noise": ["sodium"],
+    "hkdf": ["crypto", "sodium"],
+    "curve": ["sodium", "gmp"],
     "state": ["sodium"],
     "handshake": ["sodium"],
     "binding": ["sodium"],
     "ticket": ["sodium"],
+    "sockets": ["sodium"],
     "sim_dh": ["sodium"],
     "mail_index": ["sodium"],
     "lmdb_clean": ["lmdb"],

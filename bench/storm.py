@@ -39,7 +39,7 @@ TICKET_TIMES_IK_MAX = 0.5
 
 
 class Bare:
-    """In the child: the cryptography alone, on the server's core."""
+    """In the child: the cryptography alone, all of it libsodium's, on the server's core."""
 
     def handshake_ms(self, suite: int) -> float:
         return bare.handshake_s(suite, ROUNDS_OF_BARE) * 1e3

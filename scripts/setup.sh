@@ -1,8 +1,8 @@
 #!/bin/sh
 # Sets the checkout up, one step per call (the Makefile knows their order and when each is due):
 #
-#   system      C compiler, Python headers, libsodium and LMDB; installed with apt-get on Debian as root,
-#               named for every other system
+#   system      C compiler, Python headers, libsodium, LMDB, OpenSSL and GMP; installed with apt-get on Debian
+#               as root, named for every other system
 #   venv        .venv with the build tools and the run-time dependencies of pyproject.toml
 #   test-deps   the "test" extra of pyproject.toml into .venv
 #   release     the optimised build, installed into .venv: what `wa`, the demo and `make run` use
@@ -46,7 +46,7 @@ has_header() {
     printf '#include <%s>\n' "$1" | "$COMPILER" $INCLUDES -E - >/dev/null 2>&1
 }
 
-# Names what is missing, one word each: python compiler headers venv sodium lmdb
+# Names what is missing, one word each: python compiler headers venv sodium lmdb openssl gmp
 missing() {
     PY=$(find_python)
     COMPILER=$(find_compiler)
@@ -63,6 +63,8 @@ missing() {
     if [ -n "$COMPILER" ]; then
         has_header sodium.h || echo sodium
         has_header lmdb.h || echo lmdb
+        has_header openssl/sha.h || echo openssl
+        has_header gmp.h || echo gmp
     fi
 }
 
@@ -70,11 +72,13 @@ debian_packages() {
     for what in "$@"; do
         case $what in
             python) echo python3 python3-dev python3-venv ;;
-            compiler) echo gcc libc6-dev libsodium-dev liblmdb-dev ;;
+            compiler) echo gcc libc6-dev libsodium-dev liblmdb-dev libssl-dev libgmp-dev ;;
             headers) echo python3-dev ;;
             venv) echo python3-venv ;;
             sodium) echo libsodium-dev ;;
             lmdb) echo liblmdb-dev ;;
+            openssl) echo libssl-dev ;;
+            gmp) echo libgmp-dev ;;
         esac
     done | tr '\n' ' '
 }
@@ -85,12 +89,12 @@ setup: missing here: $*
 
 Install these, then run make again:
 
-  Debian, Ubuntu   apt-get install gcc libc6-dev make python3-dev python3-venv libsodium-dev liblmdb-dev
-  Fedora, RHEL     dnf install gcc make python3.11-devel libsodium-devel lmdb-devel
-  Arch             pacman -S gcc make python libsodium lmdb
-  Alpine           apk add gcc musl-dev linux-headers make python3-dev libsodium-dev lmdb-dev
-  openSUSE         zypper install gcc make python311-devel libsodium-devel lmdb-devel
-  FreeBSD          pkg install python311 py311-pip py311-sqlite3 libsodium lmdb
+  Debian, Ubuntu   apt-get install gcc libc6-dev make python3-dev python3-venv libsodium-dev liblmdb-dev libssl-dev libgmp-dev
+  Fedora, RHEL     dnf install gcc make python3.11-devel libsodium-devel lmdb-devel openssl-devel gmp-devel
+  Arch             pacman -S gcc make python libsodium lmdb openssl gmp
+  Alpine           apk add gcc musl-dev linux-headers make python3-dev libsodium-dev lmdb-dev openssl-dev gmp-dev
+  openSUSE         zypper install gcc make python311-devel libsodium-devel lmdb-devel libopenssl-devel gmp-devel
+  FreeBSD          pkg install python311 py311-pip py311-sqlite3 libsodium lmdb gmp   (OpenSSL is in the base system)
 
 The Python found is the first of \$PYTHON, python3, python3.11, 3.12, 3.13 that is 3.11 or later.
 The server needs epoll or kqueue as FreeBSD has it; macOS is not a target.

@@ -1,8 +1,8 @@
-"""The fast path compiles for FreeBSD 14.2 and needs nothing there but libc, CPython, libsodium and LMDB.
+"""The fast path compiles for FreeBSD 14.2 and needs nothing there but libc, CPython and the libraries of setup.py.
 
 The cross compiler is zig's, which carries FreeBSD's headers and the symbol list of its libc.  Linking with
 `-z defs` against that libc is the proof: a call that FreeBSD lacks is an undefined symbol.  What CPython,
-libsodium and LMDB define is satisfied by stubs with just those names.
+libsodium, LMDB, libcrypto and GMP define is satisfied by stubs with just those names.
 """
 
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 LINUX_ONLY = {"poller_epoll"}
 MODULES = sorted(path.stem for path in (ROOT / "wa/_fastpath").glob("*.pyx") if path.stem not in LINUX_ONLY)
 TARGET = "x86_64-freebsd.14.2"
-LIBRARY_SYMBOL = re.compile(r"_?Py|crypto_|sodium_|randombytes|mdb_")
+LIBRARY_SYMBOL = re.compile(r"_?Py|crypto_|sodium_|randombytes|mdb_|SHA256_|__gmpz_")
 COMPILE = ["-c", "-O0", "-fPIC", "-fno-sanitize=undefined", "-Wall", "-Wno-unused-function"]
 LINK = ["-shared", "-nostdlib", "-Wl,-z,defs"]  # without zig's start files, which take seconds to build
 
@@ -65,19 +65,21 @@ def defined(objects: list[Path]) -> set[str]:
 
 
 def copy_headers(target: Path) -> None:
-    """Of CPython and the two libraries alone: the rest of the include directory is Linux's."""
+    """Of CPython and the libraries alone: the rest of the include directory is Linux's."""
     python = Path(sysconfig.get_path("include"))
     shutil.copytree(python, target, dirs_exist_ok=True)
     # Debian's pyconfig.h includes one per architecture, and FreeBSD is none that it knows.
     real = python.parent / str(sysconfig.get_config_var("MULTIARCH")) / python.name / "pyconfig.h"
     if real.exists():
         shutil.copy(real, target / "pyconfig.h")
-    for include in (Path("/usr/include"), Path("/usr/local/include")):
-        if (include / "sodium.h").exists():
-            shutil.copy(include / "sodium.h", target)
-            shutil.copytree(include / "sodium", target / "sodium")
-        if (include / "lmdb.h").exists():
-            shutil.copy(include / "lmdb.h", target)
+    system, multiarch = Path("/usr/include"), Path("/usr/include") / str(sysconfig.get_config_var("MULTIARCH"))
+    for include in (system, multiarch, Path("/usr/local/include")):
+        for name in ("sodium.h", "lmdb.h", "gmp.h"):
+            if (include / name).exists():
+                shutil.copy(include / name, target)
+        for name in ("sodium", "openssl"):  # of OpenSSL, Debian has what depends on the architecture elsewhere
+            if (include / name).is_dir():
+                shutil.copytree(include / name, target / name, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module")

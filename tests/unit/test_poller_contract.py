@@ -309,6 +309,13 @@ def test_random_fills_every_byte(poller: PollerFace) -> None:
     assert poller.random(0) == b""
 
 
+def test_random_gives_nothing_twice(poller: PollerFace) -> None:
+    """They are drawn from the kernel in larger portions, which these lengths do not divide."""
+    taken = b"".join(poller.random(n) for n in (24, 32, 7, 300) * 50)
+    windows = [taken[i : i + 8] for i in range(len(taken) - 7)]
+    assert len(set(windows)) == len(windows)
+
+
 def test_pollers_are_separate(poller: PollerFace, unix_pair: Pair) -> None:
     other = PollerFace()
     poller.watch(unix_pair[0].fileno(), WRITABLE, 1)

@@ -1,6 +1,6 @@
 # HOT: every record of every connection is opened and sealed here, so it is C structs and nogil functions.
 # cython: language_level=3
-"""Noise Protocol Framework (revision 34): handshake and transport over libsodium.  Contract: noise.pxd.
+"""Noise Protocol Framework (revision 34): handshake and transport.  Contract: noise.pxd.
 
 Theory of operation.  A handshake is a row of the token table below, walked one message at a time by
 `noise_write` and `noise_read`; the symmetric state (h, ck, k, n) is section 5.2 of the specification.  When
@@ -15,24 +15,12 @@ Not here: records, hello, certificates, suite choice, deadlines.  The Python twi
 """
 from libc.string cimport memcpy, memset
 from libc.stdint cimport uint8_t, uint64_t, int64_t
+from wa._fastpath.curve cimport x25519_public
+from wa._fastpath.hkdf cimport hkdf, sha256
 from wa._fastpath.sodium cimport (
-    crypto_auth_hmacsha256_state,
-    crypto_hash_sha256_state,
-    sodium_init,
-    sodium_memzero,
-    crypto_scalarmult,
-    crypto_scalarmult_base,
-    crypto_hash_sha256_init,
-    crypto_hash_sha256_update,
-    crypto_hash_sha256_final,
-    crypto_auth_hmacsha256_init,
-    crypto_auth_hmacsha256_update,
-    crypto_auth_hmacsha256_final,
-    crypto_aead_aes256gcm_is_available,
-    crypto_aead_aes256gcm_encrypt,
-    crypto_aead_aes256gcm_decrypt,
-    crypto_aead_chacha20poly1305_ietf_encrypt,
-    crypto_aead_chacha20poly1305_ietf_decrypt,
+    crypto_aead_aes256gcm_decrypt, crypto_aead_aes256gcm_encrypt, crypto_aead_aes256gcm_is_available,
+    crypto_aead_chacha20poly1305_ietf_decrypt, crypto_aead_chacha20poly1305_ietf_encrypt, crypto_scalarmult,
+    crypto_scalarmult_base, sodium_init, sodium_memzero,
 )
 
 
@@ -78,49 +66,14 @@ cdef inline int aead_open(int suite, const uint8_t* k, uint64_t n, const uint8_t
     return crypto_aead_aes256gcm_decrypt(out, NULL, NULL, cipher, cipher_n, ad, ad_n, nonce, k)
 
 
-ctypedef crypto_auth_hmacsha256_state Hmac
-
-
-cdef inline void hmac(const Hmac* keyed, uint8_t* out, const uint8_t* a, size_t a_n, uint8_t b) noexcept nogil:
-    """HMAC-SHA256 of a ‖ b, of a alone where b is 0; out may be a.  `keyed` is only read: a key is padded and hashed
-    once for all that it authenticates."""
-    cdef Hmac s = keyed[0]
-    crypto_auth_hmacsha256_update(&s, a, a_n)
-    if b:
-        crypto_auth_hmacsha256_update(&s, &b, 1)
-    crypto_auth_hmacsha256_final(&s, out)
-    sodium_memzero(&s, sizeof(s))
-
-
-cdef void hkdf(const uint8_t* ck, const uint8_t* ikm, size_t ikm_n,
-               uint8_t* out1, uint8_t* out2, uint8_t* out3) noexcept nogil:
-    """HKDF of section 4.3 with two outputs, or three where out3 is not NULL; out1 may be ck."""
-    cdef Hmac s
-    cdef uint8_t[32] temp
-    crypto_auth_hmacsha256_init(&s, ck, KEY_N)
-    hmac(&s, temp, ikm, ikm_n, 0)
-    crypto_auth_hmacsha256_init(&s, temp, KEY_N)
-    hmac(&s, out1, NULL, 0, 1)
-    hmac(&s, out2, out1, KEY_N, 2)
-    if out3 != NULL:
-        hmac(&s, out3, out2, KEY_N, 3)
-    sodium_memzero(&s, sizeof(s))
-    sodium_memzero(temp, KEY_N)
-
-
 # --- symmetric state (section 5.2) ------------------------------------------------------------------------
 
-cdef void mix_hash(NoiseHandshake* hs, const uint8_t* data, size_t n) noexcept nogil:
-    cdef crypto_hash_sha256_state s
-    crypto_hash_sha256_init(&s)
-    crypto_hash_sha256_update(&s, hs.h, 32)
-    crypto_hash_sha256_update(&s, data, n)
-    crypto_hash_sha256_final(&s, hs.h)
+cdef inline void mix_hash(NoiseHandshake* hs, const uint8_t* data, size_t n) noexcept nogil:
+    sha256(hs.h, hs.h, 32, data, n)
 
 
 cdef void symmetric_start(NoiseHandshake* hs, const uint8_t* prologue, size_t prologue_n) noexcept nogil:
     """InitializeSymmetric(protocol name) and MixHash(prologue)."""
-    cdef crypto_hash_sha256_state s
     cdef const char* name = NAMES[hs.suite][hs.pattern]
     cdef size_t n = 0
     while name[n] != 0:
@@ -129,9 +82,7 @@ cdef void symmetric_start(NoiseHandshake* hs, const uint8_t* prologue, size_t pr
         memset(hs.h, 0, 32)
         memcpy(hs.h, name, n)
     else:
-        crypto_hash_sha256_init(&s)
-        crypto_hash_sha256_update(&s, <const uint8_t*>name, n)
-        crypto_hash_sha256_final(&s, hs.h)
+        sha256(hs.h, <const uint8_t*>name, n, NULL, 0)
     memcpy(hs.ck, hs.h, 32)
     sodium_memzero(hs.k, KEY_N)
     hs.n = 0
@@ -334,7 +285,7 @@ cdef int64_t noise_write(NoiseHandshake* hs, const uint8_t* e_priv,
     while token[0] != T_END:
         if token[0] == T_E:
             memcpy(hs.e_priv, e_priv, KEY_N)
-            crypto_scalarmult_base(hs.e_pub, hs.e_priv)
+            x25519_public(hs.e_pub, hs.e_priv)
             memcpy(p, hs.e_pub, KEY_N)
             mix_ephemeral(hs, p)
             p += KEY_N

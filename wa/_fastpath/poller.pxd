@@ -15,6 +15,7 @@ cdef enum:
     HANGUP = 4                    # error or both directions closed; reported with READABLE set
 
     WAKE_TOKEN_FD = -1            # event.fd of a wake()
+    RANDOM_BYTES = 256            # drawn from the kernel at once; getrandom() is not interrupted up to here
 
 ctypedef struct PeerName:         # of an accepted connection, for budgets and logs
     uint8_t family                # 4, 6, or 0 for a Unix socket
@@ -28,6 +29,8 @@ ctypedef struct PollEvent:
 
 ctypedef struct Poller:
     void* state
+    uint8_t random_bytes[RANDOM_BYTES]        # of the real backends; the last random_n are not used yet
+    uint32_t random_n
     # Waits up to timeout_ms (-1 for ever, 0 not at all).  Returns how many events were written.
     int (*wait)(Poller* p, PollEvent* out, int out_max, int timeout_ms) noexcept nogil
     int (*watch)(Poller* p, int fd, uint32_t mask, uint64_t token) noexcept nogil

@@ -14,7 +14,7 @@ from libc.stdlib cimport calloc, free
 
 from wa._fastpath.fdtable cimport FD_WATCHED, FdEntry, FdTable, fd_find, fd_reserve, fd_table_free
 from wa._fastpath.poller cimport HANGUP, READABLE, WAKE_TOKEN_FD, WRITABLE, PollEvent, Poller
-from wa._fastpath.sockets cimport sockets_fill
+from wa._fastpath.sockets cimport sockets_fill, sockets_forget
 
 cdef extern from "sys/epoll.h" nogil:
     ctypedef union epoll_data_t:
@@ -156,6 +156,7 @@ cdef void epoll_destroy(Poller* p) noexcept nogil:
     if s.epoll_fd >= 0:
         c_close(s.epoll_fd)
     fd_table_free(&s.table)
+    sockets_forget(p)
     free(s)
     free(p)
 

@@ -18,7 +18,7 @@ from libc.string cimport memset
 
 from wa._fastpath.fdtable cimport FD_WATCHED, FdEntry, FdTable, fd_find, fd_reserve, fd_table_free
 from wa._fastpath.poller cimport HANGUP, READABLE, WAKE_TOKEN_FD, WRITABLE, PollEvent, Poller
-from wa._fastpath.sockets cimport sockets_fill
+from wa._fastpath.sockets cimport sockets_fill, sockets_forget
 
 cdef extern from *:
     """
@@ -177,6 +177,7 @@ cdef void kqueue_destroy(Poller* p) noexcept nogil:
     if s.queue_fd >= 0:
         c_close(s.queue_fd)
     fd_table_free(&s.table)
+    sockets_forget(p)
     free(s)
     free(p)
 

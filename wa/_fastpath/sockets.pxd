@@ -22,3 +22,4 @@ cdef uint64_t clock_now_ns(Poller* p) noexcept nogil
 cdef uint64_t clock_wall_ms(Poller* p) noexcept nogil
 cdef void system_random(Poller* p, uint8_t* out, size_t n) noexcept nogil
 cdef void sockets_fill(Poller* p) noexcept nogil
+cdef void sockets_forget(Poller* p) noexcept nogil          # the random bytes that nobody took

@@ -17,8 +17,12 @@ from wa import limits
 from wa.errors import LocalError
 
 from libc.errno cimport ECONNABORTED, EINTR, EINVAL, EMSGSIZE, errno
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport abort
 from libc.string cimport memcpy, memset
+
+from wa._fastpath.poller cimport RANDOM_BYTES
+from wa._fastpath.sodium cimport sodium_memzero
 
 cdef extern from *:
     """
@@ -91,7 +95,6 @@ cdef extern from *:
 
 cdef enum:
     CONTROL_WORDS = 256           # u64 for alignment; 253 descriptors and their header take 129
-    RANDOM_CHUNK_BYTES = 256      # getrandom() is not interrupted up to here
 
 
 cdef void peer_name(const sockaddr_storage* s, PeerName* peer) noexcept nogil:
@@ -257,16 +260,32 @@ cdef uint64_t clock_wall_ms(Poller* p) noexcept nogil:
     return clock_ns(CLOCK_REALTIME) // 1_000_000
 
 
-cdef void system_random(Poller* p, uint8_t* out, size_t n) noexcept nogil:
+cdef void fill_random(uint8_t* out, size_t n) noexcept nogil:
+    """n is at most RANDOM_BYTES."""
     cdef ssize_t got
     while n > 0:
-        got = getrandom(out, RANDOM_CHUNK_BYTES if n > RANDOM_CHUNK_BYTES else n, 0)
+        got = getrandom(out, n, 0)
         if got < 0:
             if errno == EINTR:
                 continue
             abort()               # no key may ever be made of anything else
         out += got
         n -= got
+
+
+cdef void system_random(Poller* p, uint8_t* out, size_t n) noexcept nogil:
+    """The kernel's bytes, some calls' worth at once: a login takes three.  Each is forgotten as it is handed out."""
+    cdef size_t part
+    while n > 0:
+        if p.random_n == 0:
+            fill_random(p.random_bytes, RANDOM_BYTES)
+            p.random_n = RANDOM_BYTES
+        part = n if n < p.random_n else p.random_n
+        memcpy(out, p.random_bytes + RANDOM_BYTES - p.random_n, part)
+        sodium_memzero(p.random_bytes + RANDOM_BYTES - p.random_n, part)
+        p.random_n -= <uint32_t>part
+        out += part
+        n -= part
 
 
 cdef void sockets_fill(Poller* p) noexcept nogil:
@@ -279,6 +298,10 @@ cdef void sockets_fill(Poller* p) noexcept nogil:
     p.now_ns = clock_now_ns
     p.wall_ms = clock_wall_ms
     p.random = system_random
+
+
+cdef void sockets_forget(Poller* p) noexcept nogil:
+    sodium_memzero(p.random_bytes, RANDOM_BYTES)
 
 
 def listen_tcp(host: str, port: int, backlog: int, reuseport: bool) -> socket.socket:

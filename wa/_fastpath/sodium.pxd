@@ -4,22 +4,13 @@ from libc.stdint cimport uint8_t
 
 
 cdef extern from "sodium.h" nogil:
-    ctypedef struct crypto_auth_hmacsha256_state:
-        pass
-    ctypedef struct crypto_hash_sha256_state:
-        pass
     int sodium_init()
     void sodium_memzero(void* p, size_t n)
     int sodium_memcmp(const void* a, const void* b, size_t n)
     int crypto_generichash(uint8_t* out, size_t out_n, const uint8_t* p, unsigned long long n, const uint8_t* key, size_t key_n)
     int crypto_scalarmult(uint8_t* q, const uint8_t* n, const uint8_t* p)
     int crypto_scalarmult_base(uint8_t* q, const uint8_t* n)
-    int crypto_hash_sha256_init(crypto_hash_sha256_state* s)
-    int crypto_hash_sha256_update(crypto_hash_sha256_state* s, const uint8_t* p, unsigned long long n)
-    int crypto_hash_sha256_final(crypto_hash_sha256_state* s, uint8_t* out)
-    int crypto_auth_hmacsha256_init(crypto_auth_hmacsha256_state* s, const uint8_t* key, size_t n)
-    int crypto_auth_hmacsha256_update(crypto_auth_hmacsha256_state* s, const uint8_t* p, unsigned long long n)
-    int crypto_auth_hmacsha256_final(crypto_auth_hmacsha256_state* s, uint8_t* out)
+    int crypto_scalarmult_ed25519_base(uint8_t* q, const uint8_t* n)
     int crypto_aead_aes256gcm_is_available()
     int crypto_aead_aes256gcm_encrypt(
         uint8_t* c, unsigned long long* c_n, const uint8_t* m, unsigned long long m_n,
