@@ -45,6 +45,44 @@ def stolen_s() -> float:
 
 
 @dataclass(frozen=True)
+class Displaced:
+    """Time in which workers were ready to run and another program had their core.
+
+    workers: process ids; others: processes of the same server; cores: theirs.  When a worker waits while threads of
+    its own server run, or the kernel's network work for it, that is the server's own doing: all they ran is subtracted,
+    whether anybody waited for it or not.
+    """
+
+    workers: list[int]
+    others: list[int]
+    cores: list[int]
+
+    def seconds(self) -> float:
+        """So far; only differences have a meaning, and one below zero means none."""
+        waited = own = 0
+        network = [pid for core in self.cores for pid in named(f"ksoftirqd/{core}")]
+        for pid in {*self.workers, *self.others, *network}:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends just now
+                    ran, ready = (int(word) for word in (task / "schedstat").read_text().split()[:2])
+                    if pid in self.workers and int(task.name) == pid:
+                        waited += ready
+                    else:
+                        own += ran
+        return (waited - own) / 1e9
+
+
+def named(name: str) -> list[int]:
+    """Processes of this name."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if path.read_text().strip() == name:
+                found.append(int(path.parent.name))
+    return found
+
+
+@dataclass(frozen=True)
 class Memory:
     """Bytes in use by one process.  rss_anon: memory of its own, whoever else may read it; the parts of the
     proportional set size: pss_anon the same with shared pages divided, pss_file pages of mapped files."""

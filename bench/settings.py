@@ -38,13 +38,28 @@ class Settings:
     def progress(self, what: str, steps: int) -> Iterator[Callable[[str], None]]:
         """Call what it yields at the beginning of each step, with the step's name."""
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as shown:
-            task = shown.add_task(what, total=steps)
+        progress = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
+        with self._off_the_servers_core():
+            progress.start()  # with a thread that draws ten times a second, a third of a millisecond each
+        try:
+            task = progress.add_task(what, total=steps)
             done = -1
 
             def step(name: str) -> None:
                 nonlocal done
                 done += 1
-                shown.update(task, completed=done, description=f"{what}: {name}")
+                progress.update(task, completed=done, description=f"{what}: {name}")
 
             yield step
+        finally:
+            progress.stop()
+
+    @contextmanager
+    def _off_the_servers_core(self) -> Iterator[None]:
+        """Threads started meanwhile stay on the generators' cores."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self.generator_cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)

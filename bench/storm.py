@@ -30,6 +30,7 @@ PER_ROUND = 1_000
 CHAT_PAIRS = 16
 CHAT_RATE = 500.0
 CHAT_SLICE_S = 0.5
+TAKEN_MAX = 0.01  # of a slice: whoever is away for longer has set its p99
 STORM_S = 300.0
 GONE_S = 30.0  # until the server has seen everybody leave
 ROUNDS_OF_BARE = 1_000
@@ -175,11 +176,13 @@ def storms(
     """One after the other, each with a quiet time before it that it is compared with."""
     clients = storm.counts()["lines"]
     sums = {"quiet": Histogram.empty(), "during the storm": Histogram.empty()}
+    displaced = kernel.Displaced(server.worker_pids(), server.pids(), settings.server_cores)
     with settings.progress(f"{clients} clients at once", settings.rounds) as step:
         for _ in range(settings.rounds):
             step("storm")
             before = kernel.descriptors_of(server.pids())
-            for name, heard in one_storm(report, settings, judge, chat, storm).items():
+            heard_in = one_storm(report, settings, judge, chat=chat, storm=storm, displaced=displaced)
+            for name, heard in heard_in.items():
                 report.find("chat", name).samples.append(heard.sample())
                 sums[name] += heard.times
             storm.down(0, clients)
@@ -193,25 +196,26 @@ def storms(
     report.plots["latency"] = {name: histogram.counts.tolist() for name, histogram in sums.items()}
     slices, left_out = (sum(quiet.values(what) + stormy.values(what)) for what in ("slices", "left_out"))
     report.notes.append(
-        f"of {slices:.0f} slices of chat {left_out:.0f} are left out: the hypervisor took a core away meanwhile"
+        f"of {slices:.0f} slices of chat {left_out:.0f} are left out: the hypervisor took a core away meanwhile,"
+        f" or another program had the server's for more than {TAKEN_MAX:.0%} of the time"
     )
 
 
 class Chat:
-    """From send to receive of pairs that chat, in slices.  A slice in which the hypervisor took a core away tells
-    nothing about the server: it is left out, and counted."""
+    """From send to receive of pairs that chat, in slices.  A slice in which the hypervisor or another program took the
+    server's core away tells nothing about the server: it is left out, and counted."""
 
-    def __init__(self, judge: Judge, fleet: Fleet) -> None:
-        self._judge, self._fleet = judge, fleet
+    def __init__(self, judge: Judge, fleet: Fleet, displaced: kernel.Displaced) -> None:
+        self._judge, self._fleet, self._displaced = judge, fleet, displaced
         self._clean, self._all = Histogram.empty(), Histogram.empty()
         self.slices, self.left_out = 0, 0
 
     def listen(self) -> None:
-        stolen = kernel.stolen_s()
+        stolen, displaced = kernel.stolen_s(), self._displaced.seconds()
         times = chat_slice(self._judge, self._fleet).to_recipient
         self._all += times
         self.slices += 1
-        if kernel.stolen_s() > stolen:
+        if kernel.stolen_s() > stolen or self._displaced.seconds() - displaced > TAKEN_MAX * CHAT_SLICE_S:
             self.left_out += 1
         else:
             self._clean += times
@@ -225,9 +229,11 @@ class Chat:
         return found | {"slices": float(self.slices), "left_out": float(self.left_out)}
 
 
-def one_storm(report: Report, settings: Settings, judge: Judge, chat: Fleet, storm: Fleet) -> dict[str, Chat]:
+def one_storm(
+    report: Report, settings: Settings, judge: Judge, *, chat: Fleet, storm: Fleet, displaced: kernel.Displaced
+) -> dict[str, Chat]:
     """Pairs that chat before and while everyone comes."""
-    quiet, stormy = Chat(judge, chat), Chat(judge, chat)
+    quiet, stormy = Chat(judge, chat, displaced), Chat(judge, chat, displaced)
     for _ in range(max(4, int(2 * settings.seconds / CHAT_SLICE_S))):
         quiet.listen()
     clients = storm.counts()["lines"]
