@@ -1,11 +1,11 @@
 """A storm turn by turn: how much of it one turn of the loop does, whoever else waits for that turn."""
 
-
 import itertools
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ import pytest
 from tests.integration.rig import WAIT_S, Rig, key_of
 from wa import limits
 from wa.noise.patterns import Suite
-from wa.noise.records import Intent, Kind, Login
+from wa.noise.records import Intent, Kind, Login, Ticket
 from wa.noise.session import ClientSession
+from wa.routing.shards import worker_of
 
 ALICE = 15551230001
 A = ALICE << 8 | 1
 CLIENTS = 20
 TURNS_MAX = 500
+TICKETS_PER_TURN = 2  # each is half of what IK costs in a turn: two multiplications, one of them of the base point
+PASSED_ON_PER_TURN = 5  # nothing is multiplied for them
 
 
 @pytest.fixture
@@ -42,23 +45,59 @@ def client(rig: Rig, sockets: ExitStack, data: bytes = b"") -> socket.socket:
     return sock
 
 
-def first_flight(rig: Rig) -> bytes:
-    """Hello and the first message of IK."""
-    login = Login(Intent.LOG_IN, A)
+def first_flight(rig: Rig, address: int = A, ticket: Ticket | None = None) -> bytes:
+    """Hello and the first message, of IK without a ticket."""
     session = ClientSession(
-        static_private=key_of(A),
-        login=login,
+        static_private=key_of(address),
+        login=Login(Intent.LOG_IN, address),
         root_public=rig.root,
         now_s=int(time.time()),
         certificate=rig.certificate,
+        ticket=ticket,
         suite=Suite.CHACHA,
     )
     return session.bytes_to_send()
 
 
+@contextmanager
+def turning(rig: Rig) -> Iterator[None]:
+    """All loops turn meanwhile, in another thread."""
+    done = threading.Event()
+
+    def turn() -> None:
+        while not done.is_set():
+            for loop in rig.loops:
+                loop.turn()
+
+    thread = threading.Thread(target=turn, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(WAIT_S)
+    assert not thread.is_alive()
+
+
+def flights_with_tickets(rig: Rig, addresses: list[int]) -> list[bytes]:
+    """Of devices that were connected and are gone again."""
+    flights = []
+    with turning(rig):
+        for address in addresses:
+            phone = rig.phone(address)
+            phone.ping()
+            flights.append(first_flight(rig, address, phone.tickets[0]))
+            phone.close()
+        deadline = time.monotonic() + WAIT_S
+        while any(loop.is_connected(address) for loop in rig.loops for address in addresses):
+            assert time.monotonic() < deadline, "a phone has left, and its loop has not seen it"
+            time.sleep(0.002)
+    return flights
+
+
 def turns(rig: Rig, until: Any) -> list[dict[str, int]]:
-    """The figures before the first turn and after each, until one of them is what is waited for."""
-    (loop,) = rig.loops
+    """The figures of the first loop before its first turn and after each, until one of them is what is waited for."""
+    loop = rig.loops[0]
     seen = [loop.stats()]
     while not until(seen[-1]):
         assert len(seen) < TURNS_MAX, seen[-1]
@@ -93,4 +132,40 @@ def test_a_turn_sheds_one(tmp_path: Path, sockets: ExitStack) -> None:
     seen = turns(rig, lambda stats: stats["accepts"] == CLIENTS)
     assert seen[-1]["sheds"] == CLIENTS - 3
     assert all(after["sheds"] - before["sheds"] <= 1 for before, after in itertools.pairwise(seen))
+    rig.stop()
+
+
+def with_tickets(path: Path, workers: int) -> tuple[Rig, list[bytes]]:
+    """All devices belong to the last worker."""
+    rig = Rig(path, workers, ticket_key=bytes(32))
+    numbers = (ALICE + k for k in itertools.count() if worker_of((ALICE + k) << 8 | 1, workers) == workers - 1)
+    addresses = [rig.add_device(number, known=True) for number in itertools.islice(numbers, 2 * CLIENTS)]
+    rig.start(run=False)
+    return rig, flights_with_tickets(rig, addresses)
+
+
+def per_turn(seen: list[dict[str, int]], name: str) -> list[int]:
+    return [after[name] - before[name] for before, after in itertools.pairwise(seen)]
+
+
+def test_a_turn_takes_two_tickets(tmp_path: Path, sockets: ExitStack) -> None:
+    rig, flights = with_tickets(tmp_path, 1)
+    before = rig.stat("handshakes")
+    waiting = [client(rig, sockets, flight) for flight in flights]
+    seen = turns(rig, lambda stats: stats["handshakes"] == before + len(flights))
+    assert max(per_turn(seen, "handshakes")) == TICKETS_PER_TURN
+    for sock in waiting:
+        assert sock.recv(5)[4] == Kind.MESSAGE
+    rig.stop()
+
+
+def test_tickets_for_another_worker_leave_together(tmp_path: Path, sockets: ExitStack) -> None:
+    rig, flights = with_tickets(tmp_path, 2)
+    for flight in flights:
+        client(rig, sockets, flight)
+    end = rig.loops[0].stats()["turns"] + TURNS_MAX // 2
+    seen = turns(rig, lambda stats: stats["turns"] >= end)
+    passed_on = per_turn(seen, "hand_overs_out")
+    assert max(passed_on) == PASSED_ON_PER_TURN
+    assert sum(passed_on) == seen[-1]["accepts"] - seen[0]["accepts"]
     rig.stop()

@@ -17,7 +17,7 @@ from wa._fastpath.dispatch cimport on_frame
 from wa._fastpath.frames cimport FRAME_UNKNOWN, Frame, frame_parse
 from wa._fastpath.handshake cimport HELLO_BYTES, handshake_answer, on_handshake, on_hello
 from wa._fastpath.lifecycle cimport begin_close, busy_slot_ms, doom_with
-from wa._fastpath.noise cimport noise_open
+from wa._fastpath.noise cimport NOISE_NNPSK0, noise_open
 from wa._fastpath.output cimport buffer_free, buffer_reserve, conn_active, conn_watch, mark_dirty, out_pending
 from wa._fastpath.ticket cimport ticket_use
 from wa._fastpath.timers cimport timer_set
@@ -28,6 +28,8 @@ cdef enum:
     NOISE_MAX = 65535
     BACKED_UP_BYTES = 65536       # output that a full socket has not taken: stop reading its requests
     REGISTERING_MS = 300000       # limits.REGISTERING_MS_MAX
+    STEP_SLOTS = 8                # of a turn's handshake_slots: half an IK handshake, two or three multiplications
+    TICKET_SLOTS = 4              # two, one of them of the base point
 
 
 # --- bytes ------------------------------------------------------------------------------------------------
@@ -62,8 +64,8 @@ cdef void session_readable(Core* w, Conn* c) noexcept nogil:
 
 cdef void session_handshakes(Core* w) noexcept nogil:
     cdef Conn* c
-    w.handshake_slots = <uint32_t>w.bounds.handshakes_per_turn
-    while w.handshake_slots:
+    w.handshake_slots = STEP_SLOTS * <uint32_t>w.bounds.handshakes_per_turn
+    while w.handshake_slots >= TICKET_SLOTS:
         c = waiting_pop(w)
         if c == NULL:
             break
@@ -133,10 +135,8 @@ cdef uint32_t consume(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogi
             at += HELLO_BYTES
             continue
         if c.state == CONN_HANDSHAKE and c.pending.answer_due:
-            if w.handshake_slots == 0:
-                waiting_add(w, c)
+            if not takes_slots(w, c):
                 break
-            w.handshake_slots -= 1
             if handshake_answer(w, c, data + at, n - at):
                 return n
             continue
@@ -149,10 +149,8 @@ cdef uint32_t consume(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogi
         if n - at < 4 + length:
             break
         if c.state == CONN_HANDSHAKE:
-            if w.handshake_slots == 0:
-                waiting_add(w, c)         # keep() holds the record until its turn
+            if not takes_slots(w, c):
                 break
-            w.handshake_slots -= 1
             # What follows a finished handshake belongs to the owner: on_handshake takes it along.
             if on_handshake(w, c, data + at + 4, length, data + at + 4 + length, n - at - 4 - length):
                 return n
@@ -160,6 +158,16 @@ cdef uint32_t consume(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogi
             on_record(w, c, data + at + 4, length)
         at += 4 + length
     return at
+
+
+cdef bint takes_slots(Core* w, Conn* c) noexcept nogil:
+    """False when this turn has done enough: it waits for another, and keep() holds its record."""
+    cdef uint32_t slots = TICKET_SLOTS if c.pending.hello[6] == NOISE_NNPSK0 else STEP_SLOTS
+    if w.handshake_slots < slots:
+        waiting_add(w, c)
+        return False
+    w.handshake_slots -= slots
+    return True
 
 
 cdef bint record_length_ok(const Conn* c, uint32_t length) noexcept nogil:
