@@ -33,7 +33,7 @@ CLOSE_FLUSH_MS_MAX = 2_000  # an ending connection may still flush its close fra
 
 # --- admission ------------------------------------------------------------------------------------
 HALF_OPEN_MAX = 8_192  # per worker: 8,192 × under 1 KiB is a bounded 8 MiB
-HANDSHAKES_PER_TURN_MAX = 1  # half of one by IK or two by ticket: 0.1 ms of arithmetic, which connected clients wait for
+HANDSHAKES_PER_TURN_MAX = 1  # half of one by IK, two by ticket: 0.1 ms of arithmetic, which connected clients wait for
 HANDSHAKES_PER_S_MAX = 12_000  # per worker: what a fast core can do with tickets, so it sheds only when behind
 HANDSHAKES_PER_ADDRESS_PER_S_MAX = 1_000  # carrier NAT puts many honest phones behind one address
 CONNECTIONS_PER_WORKER_MAX = 4_000_000

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,7 +28,7 @@ def spinning(core: int) -> Iterator[int]:
 def displaced_meanwhile(workers: list[int], others: list[int], core: int) -> float:
     displaced = Displaced(workers, others, [core])
     before = displaced.seconds()
-    time.sleep(BUSY_S)
+    threading.Event().wait(BUSY_S)
     return displaced.seconds() - before
 
 

@@ -378,7 +378,7 @@ def test_a_client_that_sends_a_ticket_frame(rig: Rig) -> None:
 
 
 def test_tickets_from_another_worker_wait_for_their_turn_like_all_handshakes(tmp_path: Path) -> None:
-    """However many come over the bus at once, connected clients wait for one handshake and no more."""
+    """However many come over the bus at once, connected clients wait for two and no more."""
     rig = made(tmp_path, 2)
     rig.start()
     found = ticket_of(rig.phone(A))
@@ -403,7 +403,7 @@ def test_tickets_from_another_worker_wait_for_their_turn_like_all_handshakes(tmp
     until(lambda: loop.stats()["handshakes"] - before["handshakes"] == count)
     after = loop.stats()
     assert after["hand_overs_in"] - before["hand_overs_in"] == share
-    assert after["turns"] - before["turns"] >= count
+    assert after["turns"] - before["turns"] >= count // 2
     for sock in flights:
         sock.close()
     rig.stop()

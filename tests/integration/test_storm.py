@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.rig import WAIT_S, Rig, key_of
+from tests.integration.rig import WAIT_S, Rig, key_of, until
 from wa import limits
 from wa.noise.patterns import Suite
 from wa.noise.records import Intent, Kind, Login, Ticket
@@ -88,18 +88,15 @@ def flights_with_tickets(rig: Rig, addresses: list[int]) -> list[bytes]:
             phone.ping()
             flights.append(first_flight(rig, address, phone.tickets[0]))
             phone.close()
-        deadline = time.monotonic() + WAIT_S
-        while any(loop.is_connected(address) for loop in rig.loops for address in addresses):
-            assert time.monotonic() < deadline, "a phone has left, and its loop has not seen it"
-            time.sleep(0.002)
+        until(lambda: not any(loop.is_connected(address) for loop in rig.loops for address in addresses))
     return flights
 
 
-def turns(rig: Rig, until: Any) -> list[dict[str, int]]:
+def turns(rig: Rig, enough: Any) -> list[dict[str, int]]:
     """The figures of the first loop before its first turn and after each, until one of them is what is waited for."""
     loop = rig.loops[0]
     seen = [loop.stats()]
-    while not until(seen[-1]):
+    while not enough(seen[-1]):
         assert len(seen) < TURNS_MAX, seen[-1]
         loop.turn()
         seen.append(loop.stats())
