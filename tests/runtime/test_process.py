@@ -18,9 +18,8 @@ def output_of(program: str, *arguments: str) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
-LARGE = """
+COUNTS = """
 import ctypes, sys
-from wa.runtime.process import keep_heap_small
 
 class Counts(ctypes.Structure):
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
@@ -28,6 +27,10 @@ class Counts(ctypes.Structure):
 
 libc = ctypes.CDLL(None)
 libc.mallinfo2.restype = Counts
+"""
+LARGE = COUNTS + """
+from wa.runtime.process import keep_heap_small
+
 libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes = [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
@@ -92,3 +95,25 @@ print(open(sys.argv[2]).read().count("<heap nr="))
 def test_all_threads_share_one_heap(tmp_path: Path) -> None:
     assert output_of(THREADS, "small", str(tmp_path / "info")) == [1]
     assert output_of(THREADS, "as it is", str(tmp_path / "info"))[0] > 1
+
+
+COMMITS = COUNTS + """
+from wa._fastpath.lmdb_store import LmdbMailStore
+from wa._fastpath.mailbox import Op, Result, What
+
+store = LmdbMailStore(sys.argv[1], map_bytes=1 << 22)
+store.start()
+for pages in (1, 40):
+    before = libc.mallinfo2().uordblks
+    rows = [Op(What.PUT, 1, 1, seq, seq, 10, 1, 0, 1_000, 9_000, bytes(3_000)) for seq in range(pages * 2, pages * 3)]
+    assert set(store.apply(rows).results) == {Result.OK}
+    del rows
+    print(libc.mallinfo2().uordblks - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's heap")
+def test_a_large_commit_leaves_nothing_on_the_heap(tmp_path: Path) -> None:
+    """LMDB keeps the memory of the pages that a transaction dirtied: they were made when the store was opened."""
+    _, large = output_of(COMMITS, str(tmp_path))
+    assert large < 20 * 4096
