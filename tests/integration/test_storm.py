@@ -141,6 +141,13 @@ def with_tickets(path: Path, workers: int) -> tuple[Rig, list[bytes]]:
     return rig, flights_with_tickets(rig, addresses)
 
 
+def readable(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+
+
 def per_turn(seen: list[dict[str, int]], name: str) -> list[int]:
     return [after[name] - before[name] for before, after in itertools.pairwise(seen)]
 
@@ -153,6 +160,22 @@ def test_a_turn_takes_two_tickets(tmp_path: Path, sockets: ExitStack) -> None:
     assert max(per_turn(seen, "handshakes")) == TICKETS_PER_TURN
     for sock in waiting:
         assert sock.recv(5)[4] == Kind.MESSAGE
+    rig.stop()
+
+
+def test_nobody_is_passed_over(tmp_path: Path, sockets: ExitStack) -> None:
+    """Behind a ticket there is room for another in the same turn, and none for IK, which came before that other."""
+    rig, flights = with_tickets(tmp_path, 1)
+    flights[1::2] = [first_flight(rig, address) for address in list(rig.devices)[1::2]]
+    waiting = [client(rig, sockets, flight) for flight in flights]
+    for sock in waiting:
+        sock.setblocking(False)
+    order: list[int] = []
+    (loop,) = rig.loops
+    for _ in range(TURNS_MAX):
+        loop.turn()
+        order += [k for k, sock in enumerate(waiting) if k not in order and readable(sock)]
+    assert order == list(range(len(waiting)))
     rig.stop()
 
 

@@ -21,7 +21,7 @@ from wa._fastpath.noise cimport NOISE_NNPSK0, noise_open
 from wa._fastpath.output cimport buffer_free, buffer_reserve, conn_active, conn_watch, mark_dirty, out_pending
 from wa._fastpath.ticket cimport ticket_use
 from wa._fastpath.timers cimport timer_set
-from wa._fastpath.waiting cimport waiting_add, waiting_pop
+from wa._fastpath.waiting cimport waiting_add, waiting_first, waiting_remove
 
 cdef enum:
     HANDSHAKE_MAX = 1024          # limits.HANDSHAKE_RECORD_BYTES_MAX
@@ -63,18 +63,17 @@ cdef void session_readable(Core* w, Conn* c) noexcept nogil:
 
 
 cdef void session_handshakes(Core* w) noexcept nogil:
-    cdef Conn* c
+    cdef Conn* c = waiting_first(w)
     w.handshake_slots = STEP_SLOTS * <uint32_t>w.bounds.handshakes_per_turn
-    while w.handshake_slots >= TICKET_SLOTS:
-        c = waiting_pop(w)
-        if c == NULL:
-            break
+    while c != NULL and slots_of(c) <= w.handshake_slots:     # nobody is passed over for being dear
+        waiting_remove(w, c)
         if c.flags & FLAG_PAUSED:
             session_resume(w, c)
         elif c.active != NULL and c.active.in_n:
             consume_kept(w, c)
         else:                             # an answer is due, and its client rightly waits for it
             keep(w, c, NULL, 0, consume(w, c, NULL, 0))
+        c = waiting_first(w)
     w.handshake_slots = 0
 
 
@@ -160,9 +159,13 @@ cdef uint32_t consume(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogi
     return at
 
 
+cdef inline uint32_t slots_of(const Conn* c) noexcept nogil:
+    return TICKET_SLOTS if c.pending.hello[6] == NOISE_NNPSK0 else STEP_SLOTS
+
+
 cdef bint takes_slots(Core* w, Conn* c) noexcept nogil:
     """False when this turn has done enough: it waits for another, and keep() holds its record."""
-    cdef uint32_t slots = TICKET_SLOTS if c.pending.hello[6] == NOISE_NNPSK0 else STEP_SLOTS
+    cdef uint32_t slots = slots_of(c)
     if w.handshake_slots < slots:
         waiting_add(w, c)
         return False

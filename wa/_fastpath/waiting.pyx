@@ -43,10 +43,5 @@ cdef void waiting_remove(Core* w, Conn* c) noexcept nogil:
     w.waiting_n -= 1
 
 
-cdef Conn* waiting_pop(Core* w) noexcept nogil:
-    cdef Conn* c
-    if w.waiting_first == NULL:
-        return NULL
-    c = conn_at(&w.conns, w.waiting_first.conn)
-    waiting_remove(w, c)
-    return c
+cdef Conn* waiting_first(Core* w) noexcept nogil:
+    return NULL if w.waiting_first == NULL else conn_at(&w.conns, w.waiting_first.conn)
