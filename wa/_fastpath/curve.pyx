@@ -5,7 +5,7 @@
 libsodium's `crypto_scalarmult_base` takes as long as any other multiplication where it uses its AVX code (27 µs here).
 Its Edwards twin has tables of the base point (15 µs, constant time), and the two curves are one under the map of
 RFC 7748, section 4.1: u = (1 + y) / (1 - y) modulo p.  That map works on the public key alone, so GMP's inverse, fast
-and of varying duration (1 µs), may do it.
+and of varying duration (3 µs), may do it.
 """
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
