@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench.kernel import Displaced
+from bench.settings import Settings
 
 BUSY_S = 0.4
 SPIN = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nprint(flush=True)\nwhile True: pass"
@@ -25,22 +26,34 @@ def spinning(core: int) -> Iterator[int]:
             process.kill()
 
 
-def displaced_meanwhile(workers: list[int], others: list[int], core: int) -> float:
-    displaced = Displaced(workers, others, [core])
-    before = displaced.seconds()
+def seconds_meanwhile(*accounts: Displaced) -> list[float]:
+    before = [account.seconds() for account in accounts]
     threading.Event().wait(BUSY_S)
-    return displaced.seconds() - before
+    return [account.seconds() - was for account, was in zip(accounts, before, strict=True)]
 
 
 def test_another_program_on_the_core_displaces_a_worker() -> None:
     core = min(os.sched_getaffinity(0))
     with spinning(core) as worker, spinning(core):
-        assert displaced_meanwhile([worker], [], core) > BUSY_S / 10
+        (displaced,) = seconds_meanwhile(Displaced([worker], [], [core]))
+    assert displaced > BUSY_S / 10
 
 
 def test_its_own_server_does_not() -> None:
-    """Another process of the same server has the core: that is nobody else's doing."""
+    """What another process of the same server ran is nobody else's doing, whoever else is on the core besides."""
     core = min(os.sched_getaffinity(0))
     with spinning(core) as worker, spinning(core) as other:
-        alone = displaced_meanwhile([worker], [], core)
-        assert displaced_meanwhile([worker], [other], core) < alone / 2
+        foreign, own = seconds_meanwhile(Displaced([worker], [], [core]), Displaced([worker], [other], [core]))
+    assert foreign - own > BUSY_S / 10
+
+
+def test_the_progress_display_keeps_off_the_servers_core() -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    settings = Settings(server_cores=usable[:1], generator_cores=usable[-1:])
+    before = set(threading.enumerate())
+    with settings.progress("a test", 1) as step:
+        step("drawing")
+        (drawing,) = set(threading.enumerate()) - before
+        assert drawing.native_id is not None
+        assert os.sched_getaffinity(drawing.native_id) == set(settings.generator_cores)
+        assert os.sched_getaffinity(0) == set(usable), "what is started meanwhile may go anywhere"

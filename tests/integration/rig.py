@@ -19,6 +19,7 @@ from wa._fastpath.lmdb_store import LmdbMailStore
 from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request, Wake
 from wa._fastpath.sockets import listen_tcp
 from wa.noise import certificate
+from wa.noise.patterns import Suite
 from wa.noise.records import Intent, Ticket
 from wa.noise.records import Login as LoginPayload
 from wa.noise.session import ClientSession, HandshakeDone, RecordPlain, Refused
@@ -149,6 +150,19 @@ class Rig:
             phone.send(frames.Open(1))
             phone.ready = phone.expect(frames.Ready)
         return phone
+
+    def first_flight(self, address: int, ticket: Ticket | None = None) -> bytes:
+        """Hello and first record of that phone, of IK without a ticket, as somebody on the way records them."""
+        session = ClientSession(
+            static_private=key_of(address),
+            login=LoginPayload(Intent.LOG_IN, address),
+            root_public=self.root,
+            now_s=int(time.time()),
+            certificate=self.certificate,
+            ticket=ticket,
+            suite=Suite.CHACHA,
+        )
+        return session.bytes_to_send()
 
     def stat(self, name: str) -> int:
         return sum(loop.stats()[name] for loop in self.loops)

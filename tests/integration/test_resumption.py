@@ -19,7 +19,6 @@ from wa.noise.backend import FAST, TWIN
 from wa.noise.patterns import Pattern, Suite
 from wa.noise.records import Intent, Kind, Ticket
 from wa.noise.records import Login as LoginPayload
-from wa.noise.session import ClientSession
 from wa.routing.shards import worker_of
 from wa.wire.frames import Ack, Deliver, Delivered, Open, Ping, Pong, Ready, Send
 
@@ -57,20 +56,6 @@ def resume(rig: Rig, address: int, found: Ticket, **more: Any) -> Phone:
 def logins(rig: Rig) -> int:
     """How often the cold path was asked."""
     return sum(isinstance(event, Login) for door in rig.doors for event in door.events)
-
-
-def first_flight(rig: Rig, address: int, found: Ticket) -> bytes:
-    """Hello and ticket record as somebody on the way records them."""
-    session = ClientSession(
-        static_private=bytes(32),
-        login=LoginPayload(Intent.LOG_IN, address),
-        root_public=rig.root,
-        now_s=int(time.time()),
-        certificate=rig.certificate,
-        ticket=found,
-        suite=Suite.CHACHA,
-    )
-    return session.bytes_to_send()
 
 
 def raw(rig: Rig, data: bytes) -> socket.socket:
@@ -158,7 +143,7 @@ def test_a_ticket_holds_what_its_twin_reads(rig: Rig) -> None:
 def test_a_replayed_first_message_has_no_effect(rig: Rig) -> None:
     alice, bob = rig.phone(A), rig.phone(B)
     found = ticket_of(bob)
-    replay = first_flight(rig, B, found)
+    replay = rig.first_flight(B, found)
     socks = [raw(rig, replay) for _ in range(3)]
     assert [kind_of_answer(sock) for sock in socks] == [Kind.MESSAGE] * 3
     # The live connection stays, and stays the one that deliveries go to.
@@ -179,7 +164,7 @@ def test_a_replayed_first_message_has_no_effect(rig: Rig) -> None:
 
 def test_a_replay_of_a_used_ticket_is_refused(rig: Rig) -> None:
     found = ticket_of(rig.phone(A))
-    replay = first_flight(rig, A, found)
+    replay = rig.first_flight(A, found)
     alice = resume(rig, A, found)
     handshakes = rig.stat("handshakes")
     with raw(rig, replay) as sock:
@@ -235,7 +220,7 @@ def test_a_used_ticket(rig: Rig) -> None:
 def test_a_superseded_ticket(rig: Rig) -> None:
     found = ticket_of(rig.phone(A))
     newer = ticket_of(rig.phone(A))
-    with raw(rig, first_flight(rig, A, found)) as sock:
+    with raw(rig, rig.first_flight(A, found)) as sock:
         assert kind_of_answer(sock) == Kind.TICKET_REFUSED
     assert resume(rig, A, newer).resumed
 
@@ -352,7 +337,7 @@ def test_another_record_where_the_ticket_belongs(rig: Rig, kind: Kind) -> None:
 
 
 def test_one_ticket_a_connection(rig: Rig) -> None:
-    bad = first_flight(rig, A, Ticket(bytes(112), bytes(32)))
+    bad = rig.first_flight(A, Ticket(bytes(112), bytes(32)))
     with raw(rig, bad) as sock:
         assert kind_of_answer(sock) == Kind.TICKET_REFUSED
         sock.sendall(bad)
@@ -391,7 +376,7 @@ def test_tickets_from_another_worker_wait_for_their_turn_like_all_handshakes(tmp
     before, handed = loop.stats(), other.stats()["hand_overs_out"]
     accepted = other.stats()["accepts"]
     count = 32
-    flights = [raw(rig, first_flight(rig, A, found)) for _ in range(count)]
+    flights = [raw(rig, rig.first_flight(A, found)) for _ in range(count)]
     pause = threading.Event()
     share, seen = 0, -1
     for _ in range(100):  # until the other worker has handed over its whole share

@@ -3,7 +3,6 @@
 import itertools
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.rig import WAIT_S, Rig, key_of, until
+from tests.integration.rig import WAIT_S, Rig, until
 from wa import limits
-from wa.noise.patterns import Suite
-from wa.noise.records import Intent, Kind, Login, Ticket
-from wa.noise.session import ClientSession
+from wa.noise.records import Kind
 from wa.routing.shards import worker_of
 
 ALICE = 15551230001
@@ -45,20 +42,6 @@ def client(rig: Rig, sockets: ExitStack, data: bytes = b"") -> socket.socket:
     return sock
 
 
-def first_flight(rig: Rig, address: int = A, ticket: Ticket | None = None) -> bytes:
-    """Hello and the first message, of IK without a ticket."""
-    session = ClientSession(
-        static_private=key_of(address),
-        login=Login(Intent.LOG_IN, address),
-        root_public=rig.root,
-        now_s=int(time.time()),
-        certificate=rig.certificate,
-        ticket=ticket,
-        suite=Suite.CHACHA,
-    )
-    return session.bytes_to_send()
-
-
 @contextmanager
 def turning(rig: Rig) -> Iterator[None]:
     """All loops turn meanwhile, in another thread."""
@@ -86,7 +69,7 @@ def flights_with_tickets(rig: Rig, addresses: list[int]) -> list[bytes]:
         for address in addresses:
             phone = rig.phone(address)
             phone.ping()
-            flights.append(first_flight(rig, address, phone.tickets[0]))
+            flights.append(rig.first_flight(address, phone.tickets[0]))
             phone.close()
         until(lambda: not any(loop.is_connected(address) for loop in rig.loops for address in addresses))
     return flights
@@ -107,7 +90,7 @@ def test_a_turn_does_half_a_handshake_and_accepts_one_while_others_wait(
     tmp_path: Path, sockets: ExitStack
 ) -> None:
     rig = rig_of(tmp_path)
-    waiting = [client(rig, sockets, first_flight(rig)) for _ in range(CLIENTS)]
+    waiting = [client(rig, sockets, rig.first_flight(A)) for _ in range(CLIENTS)]
     seen = turns(rig, lambda stats: stats["handshakes"] == CLIENTS)
     steps = list(itertools.pairwise(seen))
     for before, after in steps:
@@ -166,7 +149,7 @@ def test_a_turn_takes_two_tickets(tmp_path: Path, sockets: ExitStack) -> None:
 def test_nobody_is_passed_over(tmp_path: Path, sockets: ExitStack) -> None:
     """Behind a ticket there is room for another in the same turn, and none for IK, which came before that other."""
     rig, flights = with_tickets(tmp_path, 1)
-    flights[1::2] = [first_flight(rig, address) for address in list(rig.devices)[1::2]]
+    flights[1::2] = [rig.first_flight(address) for address in list(rig.devices)[1::2]]
     waiting = [client(rig, sockets, flight) for flight in flights]
     for sock in waiting:
         sock.setblocking(False)

@@ -10,6 +10,9 @@ import pytest
 
 from wa.runtime.process import DESCRIPTORS_AHEAD
 
+# What these tests hold down are habits of glibc's heap, asked by functions that only it has.
+of_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's heap, and this is another")
+
 
 def output_of(program: str, *arguments: str) -> list[int]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -43,7 +46,7 @@ print(libc.mallinfo2().hblks - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's heap")
+@of_glibc
 @pytest.mark.parametrize(("how", "mappings"), [("small", 1), ("as it is", 0)])
 def test_a_large_block_stays_a_mapping_of_its_own(how: str, mappings: int) -> None:
     """After a larger one was freed glibc would carve it from the heap, and clear it."""
@@ -91,7 +94,7 @@ print(open(sys.argv[2]).read().count("<heap nr="))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's heap")
+@of_glibc
 def test_all_threads_share_one_heap(tmp_path: Path) -> None:
     assert output_of(THREADS, "small", str(tmp_path / "info")) == [1]
     assert output_of(THREADS, "as it is", str(tmp_path / "info"))[0] > 1
@@ -112,7 +115,7 @@ for pages in (1, 40):
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc's heap")
+@of_glibc
 def test_a_large_commit_leaves_nothing_on_the_heap(tmp_path: Path) -> None:
     """LMDB keeps the memory of the pages that a transaction dirtied: they were made when the store was opened."""
     _, large = output_of(COMMITS, str(tmp_path))

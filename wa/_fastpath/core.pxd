@@ -300,7 +300,7 @@ ctypedef struct Core:
     uint64_t budget_second
     uint32_t budget_used
     uint32_t sheds_this_second
-    uint32_t handshake_slots      # what may still be worked on in this turn: session.pyx, STEP_SLOTS
+    uint32_t handshake_slots      # what may still be worked on in this turn: handshake.pxd, STEP_SLOTS
     Pending* waiting_first        # see waiting.pxd
     Pending* waiting_last
     uint32_t waiting_n

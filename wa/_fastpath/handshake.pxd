@@ -9,6 +9,10 @@ from wa._fastpath.core cimport Conn, Core
 
 cdef enum:
     HELLO_BYTES = 8
+    # What a turn's `handshake_slots` are taken by, HANDSHAKES_PER_TURN_MAX × STEP_SLOTS of them:
+    STEP_SLOTS = 8                # half an IK handshake, a message of XX: two or three multiplications
+    TICKET_SLOTS = 4              # two, one of them of the base point
+    PASSED_ON_SLOTS = 1           # a ticket of another worker's device: none
 
 cdef void on_hello(Core* w, Conn* c, const uint8_t* hello) noexcept nogil
 

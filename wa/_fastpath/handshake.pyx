@@ -33,7 +33,6 @@ cdef enum:
     RECORD_FALLBACK = 2
     RECORD_TICKET = 4
     RECORD_TICKET_REFUSED = 5
-    ELSEWHERE_SLOTS = 3           # of the four that a ticket takes: nothing was multiplied here
 
 
 # --- hello and handshake --------------------------------------------------------------------------------------
@@ -106,7 +105,7 @@ cdef bint on_ticket(Core* w, Conn* c, const uint8_t* record, uint32_t n, uint32_
     cdef uint8_t[5] refused = [0, 0, 0, 1, RECORD_TICKET_REFUSED]
     cdef int verdict = ticket_first(w, c, record + 1, n - 1)
     if verdict == TICKET_ELSEWHERE:
-        w.handshake_slots += ELSEWHERE_SLOTS
+        w.handshake_slots += TICKET_SLOTS - PASSED_ON_SLOTS
         hand_over(w, c, record - 4, 4 + n + rest_n)   # with its length prefix, and what came behind it
         return True
     if verdict == TICKET_REFUSED:

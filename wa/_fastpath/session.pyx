@@ -15,7 +15,9 @@ from wa._fastpath.core cimport (
 from wa._fastpath.delivery cimport conn_timer, resend
 from wa._fastpath.dispatch cimport on_frame
 from wa._fastpath.frames cimport FRAME_UNKNOWN, Frame, frame_parse
-from wa._fastpath.handshake cimport HELLO_BYTES, handshake_answer, on_handshake, on_hello
+from wa._fastpath.handshake cimport (
+    HELLO_BYTES, STEP_SLOTS, TICKET_SLOTS, handshake_answer, on_handshake, on_hello,
+)
 from wa._fastpath.lifecycle cimport begin_close, busy_slot_ms, doom_with
 from wa._fastpath.noise cimport NOISE_NNPSK0, noise_open
 from wa._fastpath.output cimport buffer_free, buffer_reserve, conn_active, conn_watch, mark_dirty, out_pending
@@ -28,8 +30,6 @@ cdef enum:
     NOISE_MAX = 65535
     BACKED_UP_BYTES = 65536       # output that a full socket has not taken: stop reading its requests
     REGISTERING_MS = 300000       # limits.REGISTERING_MS_MAX
-    STEP_SLOTS = 8                # of a turn's handshake_slots: half an IK handshake, two or three multiplications
-    TICKET_SLOTS = 4              # two, one of them of the base point
 
 
 # --- bytes ------------------------------------------------------------------------------------------------
