@@ -2,7 +2,7 @@
 .POSIX:
 
 PY = .venv/bin/python
-FASTPATH != find wa/_fastpath bench/_load -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h'
+FASTPATH != find wa/_fastpath sim/_native bench/_load -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h'
 PACKAGE != find wa -name '*.py' -o -name '*.pyi'
 TYPED != find wa scripts examples bench sim faults -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u
 
@@ -88,7 +88,7 @@ bench: .venv/test.stamp
 
 clean:
 	rm -rf .venv build dist wa.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f wa/_fastpath/*.so wa/_fastpath/*.c
+	find wa/_fastpath sim/_native bench/_load -name '*.so' -delete
 	find .  -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help setup run demo test check fuzz sim controls faults bench clean

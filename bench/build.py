@@ -38,7 +38,7 @@ def build(built: Path) -> None:
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"bench: the build failed\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
-    for package in ("wa", "bench"):
+    for package in ("wa", "sim", "bench"):
         mirror(CHECKOUT / package, built / package)
 
 

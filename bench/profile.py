@@ -57,7 +57,7 @@ class Share:
 
 def ours() -> frozenset[str]:
     """Names of the fast path's modules."""
-    return frozenset(path.stem for path in (checkout() / "wa" / "_fastpath").glob("*.pyx"))
+    return frozenset(path.stem for path in (checkout() / "wa" / "_fastpath").rglob("*.pyx"))
 
 
 def area_of(dso: str, symbol: str, modules: frozenset[str]) -> str:

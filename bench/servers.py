@@ -22,7 +22,7 @@ from bench.build import checkout
 from bench.children import Child
 from bench.crowd import Crowd
 from bench.kernel import children_of, is_gone
-from wa._fastpath.sockets import listen_tcp
+from wa._fastpath.os.sockets import listen_tcp
 from wa.ids import number_of
 from wa.noise import certificate
 from wa.runtime.operator_socket import NAME, ask

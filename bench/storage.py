@@ -19,8 +19,8 @@ from rich.table import Table
 from bench.results import Report, Target
 from bench.settings import Settings
 from wa import ids
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op, Result, What
+from wa._fastpath.mailbox.contract import Op, Result, What
+from wa._fastpath.mailbox.store import LmdbMailStore
 
 SIZES = (1, 8, 64, 256, 2_048)  # envelopes of one commit
 ROUNDS = 40

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from faults.history import Device, Envelope, History, Row
-from wa._fastpath.mailbox import Op
+from wa._fastpath.mailbox.contract import Op
 from wa.client.events import Direction, State
 from wa.errors import Code
 from wa.ids import format_number, number_of

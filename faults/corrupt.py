@@ -5,8 +5,8 @@ from pathlib import Path
 from faults.arena import NUMBERS, Arena, arena
 from faults.checks import Violation
 from faults.report import Outcome
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op
+from wa._fastpath.mailbox.contract import Op
+from wa._fastpath.mailbox.store import LmdbMailStore
 from wa.ids import number_of, parse_number
 
 ROSTER = {"ann": (NUMBERS[0], 1), "bob": (NUMBERS[1], 1), "cid": (NUMBERS[2], 1)}

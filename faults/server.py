@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from wa import limits
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op, What
+from wa._fastpath.mailbox.contract import Op, What
+from wa._fastpath.mailbox.store import LmdbMailStore
 from wa.errors import LocalError
 from wa.runtime.operator_socket import NAME, ask
 from wa.runtime.process import die_with_parent

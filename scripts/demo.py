@@ -24,7 +24,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from wa._fastpath.lmdb_store import LmdbMailStore
+from wa._fastpath.mailbox.store import LmdbMailStore
 from wa.errors import LocalError
 from wa.ids import format_number, is_device_address, number_of
 from wa.runtime.operator_socket import NAME, ask

@@ -165,9 +165,8 @@ step_test_deps() {
 step_debug() {
     say "building the fast path for tests, in place (about a minute when it changed)"
     # A module whose source is gone must not stay importable.
-    for module in wa/_fastpath/*.so; do
-        source=wa/_fastpath/$(basename "$module" | cut -d. -f1).pyx
-        [ ! -f "$module" ] || [ -f "$source" ] || rm -f "$module"
+    find wa/_fastpath sim/_native bench/_load -name '*.so' | while read -r module; do
+        [ -f "${module%%.*}.pyx" ] || rm -f "$module"
     done
     WA_DEBUG=1 logged "$VENV/bin/python" setup.py -q build_ext --inplace
 }

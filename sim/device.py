@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from sim.ledger import ACCEPTED, DELIVERED, LATER, REFUSED, Key
 from sim.line import Broken, Line
 from sim.settings import MS, SECOND
-from wa._fastpath import frames
-from wa._fastpath.noise import IK, SUITE_AESGCM, SUITE_CHACHA, XX
+from wa._fastpath.noise.noise import IK, SUITE_AESGCM, SUITE_CHACHA, XX
+from wa._fastpath.wire import frames
 from wa.errors import Code
 from wa.wire.methods import Method, pack, unpack
 

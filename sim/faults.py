@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.settings import MS, SECOND
-from wa._fastpath.mailbox import Result
+from wa._fastpath.mailbox.contract import Result
 from wa.routing.shards import worker_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ Rules checked as they happen (the names are what a report says):
     queued      no envelope in a mailbox twice
     bounds      custody and slab stay under their bounds
     push        at most one wake-up is pending per device
-    contract    the loop keeps the rules of poller.pxd
+    contract    the loop keeps the rules of os/poller.pxd
 
 and at the end, when everything works again and everybody is there:
     lost        told ✓ but neither shown nor reported expired, refused or dropped

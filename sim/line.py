@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from wa._fastpath import frames
-from wa._fastpath.noise import IK, XX, Handshake
-from wa._fastpath.sim_net import SimNet
+import sim.quick  # noqa: F401  before the Noise layer
+from sim._native.net import SimNet
+from wa._fastpath.noise.noise import IK, XX, Handshake
+from wa._fastpath.wire import frames
 
 MAGIC = b"wa\r\n"
 REFUSAL_BYTES = 7  # kind, code, retry_after_ms, no text

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request, Wake
-from wa._fastpath.memory_store import MemoryMailDisk
-from wa._fastpath.poller_sim import SimHost
-from wa._fastpath.sim_store import SimMailStore
+from sim._native.memory_store import MemoryMailDisk
+from sim._native.poller import SimHost
+from sim._native.store import SimMailStore
+from wa._fastpath.loop.loop import Gone, Login, Loop, PeerMessage, Request, Wake
 from wa.errors import Code
 from wa.ids import number_of
 from wa.routing.shards import worker_of, worker_of_number

@@ -9,6 +9,9 @@ from typing import Final
 
 import pysodium
 
+from sim._native.memory_disk import Table
+from sim._native.net import SimNet
+from sim._native.poller import SimHost
 from sim.device import NOBODY, Device
 from sim.faults import Faults
 from sim.history import History, short
@@ -16,10 +19,7 @@ from sim.ledger import Clock, Key, Ledger
 from sim.settings import MS, SECOND, Link, Settings
 from sim.worker import STORE_TARGETS, MailDisk, Worker
 from wa import ids
-from wa._fastpath.mailbox import rank_of
-from wa._fastpath.memory_disk import Table
-from wa._fastpath.poller_sim import SimHost
-from wa._fastpath.sim_net import SimNet
+from wa._fastpath.mailbox.contract import rank_of
 from wa.routing.shards import worker_of
 from wa.wire.methods import RETENTION_S, Kind
 

@@ -1,7 +1,7 @@
 """Every bound in one place, with its unit last in the name and the reason for the number.
 
 Relations between bounds are asserted at the end.  The fast path receives its copies from here when a
-worker is made (`wa._fastpath.loop.Loop`), so there is one source for each number.
+worker is made (`wa._fastpath.loop.loop.Loop`), so there is one source for each number.
 """
 
 # --- wire ---------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from bench._load.gen cimport (
 from bench._load.hist cimport BUCKETS_N, Hist, bucket_of
 from bench._load.line cimport flush_record, line_connect, line_down, line_event, put_acks, put_simple
 from bench._load.traffic cimport begin_one, on_batch, on_frame, top_up
-from wa._fastpath.frames cimport F_CLOSE, F_PING
-from wa._fastpath.host cimport poller_create
-from wa._fastpath.poller cimport READABLE
-from wa._fastpath.sodium cimport crypto_scalarmult_base, sodium_init
+from wa._fastpath.wire.frames cimport F_CLOSE, F_PING
+from wa._fastpath.os.host cimport poller_create
+from wa._fastpath.os.poller cimport READABLE
+from wa._fastpath.base.sodium cimport crypto_scalarmult_base, sodium_init
 
 import os
 

@@ -15,10 +15,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from wa._fastpath.frames cimport varint_get, varint_put
-from wa._fastpath.noise cimport NoiseTransport, noise_open, noise_seal
-from wa._fastpath.shards cimport splitmix64
-from wa._fastpath.sodium cimport sodium_init
+from wa._fastpath.wire.frames cimport varint_get, varint_put
+from wa._fastpath.noise.noise cimport NoiseTransport, noise_open, noise_seal
+from wa._fastpath.bus.shards cimport splitmix64
+from wa._fastpath.base.sodium cimport sodium_init
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:

@@ -11,9 +11,9 @@ stream.  `sent` and `heard` hold the last n of each stream and live in memory th
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from bench._load.hist cimport Hist
-from wa._fastpath.frames cimport Frame
-from wa._fastpath.noise cimport NoiseHandshake, NoiseTransport
-from wa._fastpath.poller cimport PollEvent, Poller
+from wa._fastpath.wire.frames cimport Frame
+from wa._fastpath.noise.noise cimport NoiseHandshake, NoiseTransport
+from wa._fastpath.os.poller cimport PollEvent, Poller
 
 cdef enum:
     SLOTS_N = 256                 # envelopes a sender may have under way, by id modulo this

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from bench._load.gen cimport Gen, Line
-from wa._fastpath.frames cimport Frame
+from wa._fastpath.wire.frames cimport Frame
 
 cdef int line_connect(Gen* g, Line* l) noexcept nogil          # begins a login; 0 or -errno (descriptors, ports)
 cdef void line_event(Gen* g, Line* l, uint32_t mask) noexcept nogil

@@ -10,14 +10,14 @@ from bench._load.gen cimport (
     Gen, LINE_CONNECTING, LINE_DOWN, LINE_HANDSHAKE, LINE_LIVE, LINE_OPENING, LINE_WAITING, Line, PLAIN_BYTES, READ_BYTES,
 )
 from bench._load.hist cimport hist_add
-from wa._fastpath.frames cimport (
+from wa._fastpath.wire.frames cimport (
     F_ACK, F_ACK_RANGE, F_CLOSE, F_OPEN, F_READY, FRAME_HEADER_BYTES_MAX, Frame, frame_parse, frame_write,
 )
-from wa._fastpath.noise cimport (
+from wa._fastpath.noise.noise cimport (
     NOISE_IK, NOISE_NNPSK0, NoiseHandshake, noise_open, noise_read, noise_seal, noise_split, noise_start,
     noise_start_psk, noise_wipe, noise_write,
 )
-from wa._fastpath.poller cimport HANGUP, READABLE, WRITABLE
+from wa._fastpath.os.poller cimport HANGUP, READABLE, WRITABLE
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef int socklen_t

@@ -5,23 +5,23 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from wa._fastpath.bus cimport BUS_ENVELOPE, BusEnvelope, bus_connected, bus_destroy, bus_flush, bus_init, bus_send
-from wa._fastpath.conntable cimport (
+from wa._fastpath.bus.send cimport BUS_ENVELOPE, BusEnvelope, bus_connected, bus_destroy, bus_flush, bus_init, bus_send
+from wa._fastpath.conn.conntable cimport (
     conn_by_handle, conn_handle, conn_new, conn_release, conntable_destroy, conntable_init, directory_add,
     directory_destroy, directory_find, directory_init,
 )
-from wa._fastpath.core cimport CONN_LIVE, Conn, ConnTable, Core, Directory
-from wa._fastpath.frames cimport Frame, frame_parse, frame_write
-from wa._fastpath.host cimport poller_create
-from wa._fastpath.noise cimport (
+from wa._fastpath.state.core cimport CONN_LIVE, Conn, ConnTable, Core, Directory
+from wa._fastpath.wire.frames cimport Frame, frame_parse, frame_write
+from wa._fastpath.os.host cimport poller_create
+from wa._fastpath.noise.noise cimport (
     NOISE_IK, NOISE_NNPSK0, NoiseHandshake, NoiseTransport, noise_open, noise_read, noise_seal, noise_split, noise_start,
     noise_start_psk, noise_write,
 )
-from wa._fastpath.sodium cimport (
+from wa._fastpath.base.sodium cimport (
     crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aead_xchacha20poly1305_ietf_encrypt, crypto_scalarmult_base,
     sodium_init,
 )
-from wa._fastpath.timers cimport Timer, TimerWheel, timer_set, wheel_init, wheel_pop
+from wa._fastpath.base.timers cimport Timer, TimerWheel, timer_set, wheel_init, wheel_pop
 
 import socket
 

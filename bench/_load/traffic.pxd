@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from bench._load.gen cimport Gen, Line
-from wa._fastpath.frames cimport Frame
+from wa._fastpath.wire.frames cimport Frame
 
 cdef void on_frame(Gen* g, Line* l, const Frame* f) noexcept nogil
 cdef void on_batch(Gen* g, Line* l) noexcept nogil

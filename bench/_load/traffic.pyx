@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy, memset
 from bench._load.gen cimport Gen, Line, SLOTS_N, Sender, Slot
 from bench._load.hist cimport hist_add
 from bench._load.line cimport keep_ticket, put_frame, put_simple
-from wa._fastpath.frames cimport (
+from wa._fastpath.wire.frames cimport (
     F_ACCEPTED, F_ACK, F_ACK_RANGE, F_DELIVER, F_DELIVERED, F_DELIVER_QUEUED, F_PONG, F_TICKET, F_REFUSED, F_SEND,
     F_STORED_RECEIPT, Frame,
 )

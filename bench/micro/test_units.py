@@ -12,10 +12,10 @@ import pytest
 
 from bench._load import micro
 from bench.addresses import addresses
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import MailStoreBase, Op, Result, What
-from wa._fastpath.memory_store import MemoryMailStore
-from wa._fastpath.timers_twin import RESOLUTION_MS, TimerTwin
+from sim._native.memory_store import MemoryMailStore
+from wa._fastpath.base.timers_twin import RESOLUTION_MS, TimerTwin
+from wa._fastpath.mailbox.contract import MailStoreBase, Op, Result, What
+from wa._fastpath.mailbox.store import LmdbMailStore
 from wa.noise.patterns import Pattern, Suite
 from wa.noise.primitives import aes_is_fast
 from wa.noise.transport import Transport

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import lmdb
 
-from wa._fastpath.mailbox import Op, What
+from wa._fastpath.mailbox.contract import Op, What
 
 TABLES = (b"mail", b"ident", b"expiry", b"receipts")
 

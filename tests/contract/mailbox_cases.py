@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op, Result, What, body_number
-from wa._fastpath.memory_store import MemoryMailStore
+from sim._native.memory_store import MemoryMailStore
+from wa._fastpath.mailbox.contract import Op, Result, What, body_number
+from wa._fastpath.mailbox.store import LmdbMailStore
 
 ACCEPTED, DELIVERED, READ, REFUSED = 0x20, 0x21, 0x22, 0x23
 RANK = {ACCEPTED: 0, REFUSED: 1, DELIVERED: 2, READ: 3}

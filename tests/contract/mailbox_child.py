@@ -15,8 +15,8 @@ import resource
 import sys
 from pathlib import Path
 
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op, Result, What
+from wa._fastpath.mailbox.contract import Op, Result, What
+from wa._fastpath.mailbox.store import LmdbMailStore
 
 ROWS = 7  # envelopes per batch, one per mailbox
 MAP_BYTES = 1 << 18

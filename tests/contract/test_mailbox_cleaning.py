@@ -9,9 +9,9 @@ import lmdb
 import pytest
 from mailbox_cases import OK, Colliding, Lmdb, body, delete, kill_child, put, receipt, shared, sweep
 
-from wa._fastpath import lmdb_store
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op, What
+from wa._fastpath.mailbox import store as lmdb_store
+from wa._fastpath.mailbox.contract import Op, What
+from wa._fastpath.mailbox.store import LmdbMailStore
 
 FLOOR_BYTES = 8 << 20
 BODY = b"x" * 1_000

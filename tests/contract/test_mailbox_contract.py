@@ -1,4 +1,4 @@
-"""The contract of mailbox stores (wa/_fastpath/mailbox.pxd), one suite over LMDB and the reference in
+"""The contract of mailbox stores (wa/_fastpath/mailbox/contract.pxd), one suite over LMDB and the reference in
 memory."""
 
 import errno
@@ -31,7 +31,7 @@ from mailbox_cases import (
     sweep,
 )
 
-from wa._fastpath.mailbox import Op, What, live_batches
+from wa._fastpath.mailbox.contract import Op, What, live_batches
 
 
 @pytest.fixture(params=[Lmdb, Colliding, Memory])

@@ -10,9 +10,9 @@ import pytest
 from mailbox_cases import CHILD, child_env, kill_child
 from mailbox_child import ROWS, rows
 
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import MailStoreBase, Op, Result, What, body_number
-from wa._fastpath.memory_store import MemoryMailStore
+from sim._native.memory_store import MemoryMailStore
+from wa._fastpath.mailbox.contract import MailStoreBase, Op, Result, What, body_number
+from wa._fastpath.mailbox.store import LmdbMailStore
 from wa.errors import LocalError
 
 OK, FULL = Result.OK, Result.FULL

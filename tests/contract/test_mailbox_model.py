@@ -27,7 +27,7 @@ from mailbox_cases import (
     sweep,
 )
 
-from wa._fastpath.mailbox import Op, Result, What, body_number
+from wa._fastpath.mailbox.contract import Op, Result, What, body_number
 
 SMALL = st.integers(1, 3)
 PRIORITIES = (5, 10, 100)

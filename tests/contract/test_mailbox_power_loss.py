@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from mailbox_child import FILLER_BOX, FILLER_STAYS, JOURNAL_BATCHES, ROWS, filler, rows
 
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op
+from wa._fastpath.mailbox.contract import Op
+from wa._fastpath.mailbox.store import LmdbMailStore
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="io_shim.c reads /proc/self/fd")
 

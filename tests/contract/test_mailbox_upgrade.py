@@ -10,9 +10,10 @@ import lmdb
 import pytest
 from format_1 import be, mail_key, write_format_1
 
-from wa._fastpath import durable, lmdb_store
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op, Result, What
+from wa._fastpath.mailbox import store as lmdb_store
+from wa._fastpath.mailbox.contract import Op, Result, What
+from wa._fastpath.mailbox.store import LmdbMailStore
+from wa._fastpath.os import durable
 from wa.ids import address_of
 from wa.routing.shards import worker_of
 from wa.storage.layout import open_layout
@@ -130,8 +131,8 @@ def test_kill_9_in_an_upgrade_loses_nothing(tmp_path: Path, rows_written: int) -
     write_format_1(path, MAIL + RECEIPTS)
     code = f"""
 import os, signal
-from wa._fastpath import mail_log
-from wa._fastpath.lmdb_store import LmdbMailStore
+from wa._fastpath.mailbox import twin as mail_log
+from wa._fastpath.mailbox.store import LmdbMailStore
 real = mail_log.Writer.append
 def append(self, at):
     if self._place == {rows_written}:

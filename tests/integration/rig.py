@@ -15,9 +15,9 @@ from typing import Any
 import pysodium
 
 from wa import ids
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.loop import Gone, Login, Loop, PeerMessage, Request, Wake
-from wa._fastpath.sockets import listen_tcp
+from wa._fastpath.loop.loop import Gone, Login, Loop, PeerMessage, Request, Wake
+from wa._fastpath.mailbox.store import LmdbMailStore
+from wa._fastpath.os.sockets import listen_tcp
 from wa.noise import certificate
 from wa.noise.patterns import Suite
 from wa.noise.records import Intent, Ticket

@@ -9,9 +9,9 @@ from typing import Any
 import pysodium
 import pytest
 
+from sim._native.memory_store import MemoryMailStore
 from tests.integration.rig import WAIT_S, Closed, OpenDoor, Rig, key_of, until
-from wa._fastpath.loop import Login, Loop
-from wa._fastpath.memory_store import MemoryMailStore
+from wa._fastpath.loop.loop import Login, Loop
 from wa.errors import Code, LocalError
 from wa.noise.records import Intent
 from wa.noise.records import Login as LoginPayload

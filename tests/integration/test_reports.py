@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.rig import Rig, running, until
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op, What
+from wa._fastpath.mailbox.contract import Op, What
+from wa._fastpath.mailbox.store import LmdbMailStore
 from wa.errors import Code
 from wa.wire.frames import Accepted, Ack, AckRange, Deliver, Refused, Send, StoredReceipt
 from wa.wire.methods import Kind

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.rig import WAIT_S, OpenDoor, Phone, Rig, until
 from wa import limits
-from wa._fastpath.loop import Login
+from wa._fastpath.loop.loop import Login
 from wa.errors import Code
 from wa.noise import primitives, records, ticket
 from wa.noise.backend import FAST, TWIN

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration.rig import OpenDoor, Phone, Rig, until
-from wa._fastpath.loop import Wake
+from wa._fastpath.loop.loop import Wake
 from wa.errors import Code
 from wa.routing.shards import worker_of
 from wa.wire.frames import Accepted, Ack, AckRange, Deliver, Delivered, Request, Response, Send

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wa._fastpath.curve import x25519_public_of
-from wa._fastpath.hkdf import hkdf_of, sha256_of
+from wa._fastpath.noise.curve import x25519_public_of
+from wa._fastpath.noise.hkdf import hkdf_of, sha256_of
 from wa.errors import LocalError
 
 KEYS = st.binary(min_size=32, max_size=32)

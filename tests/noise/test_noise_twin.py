@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from noise_harness import BACKENDS, NO_AES, PATTERNS, established, key, start_pair
 
 from wa import limits
-from wa._fastpath import noise as fast
+from wa._fastpath.noise import noise as fast
 from wa.errors import Code, LocalError, RemoteError
 from wa.noise.patterns import Pattern, Suite
 from wa.noise.transport import TRANSPORT_BYTES, Transport

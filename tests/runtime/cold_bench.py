@@ -4,7 +4,7 @@ import io
 import random
 import threading
 
-import wa._fastpath.loop as fastpath
+import wa._fastpath.loop.loop as fastpath
 from wa import ids
 from wa.log import Log
 from wa.runtime.cold import ColdPath

@@ -101,8 +101,8 @@ def test_all_threads_share_one_heap(tmp_path: Path) -> None:
 
 
 COMMITS = COUNTS + """
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mailbox import Op, Result, What
+from wa._fastpath.mailbox.store import LmdbMailStore
+from wa._fastpath.mailbox.contract import Op, Result, What
 
 store = LmdbMailStore(sys.argv[1], map_bytes=1 << 22)
 store.start()

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 PROGRAM = """
-import sim
-from wa._fastpath import sim_dh
+import sim.quick
+from sim._native import dh as sim_dh
 from wa.noise.backend import FAST, TWIN
 from wa.noise.patterns import Pattern, Suite
 

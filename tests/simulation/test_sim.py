@@ -5,7 +5,7 @@ import pytest
 from sim.controls import CONTROLS, Control, run_control
 from sim.runner import play, run_seeds
 from sim.settings import FAULTS, settings_of
-from wa._fastpath.mailbox import live_batches
+from wa._fastpath.mailbox.contract import live_batches
 
 SEEDS = 240
 CHUNK = 20

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from wa._fastpath.durable import make_environment
-from wa._fastpath.lmdb_store import LmdbMailStore
+from wa._fastpath.mailbox.store import LmdbMailStore
+from wa._fastpath.os.durable import make_environment
 from wa.storage.lmdb_registry import LmdbRegistry
 
 

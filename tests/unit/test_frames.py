@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wa import limits
-from wa._fastpath import frames as fast
+from wa._fastpath.wire import frames as fast
 from wa.errors import Code, LocalError, RemoteError
 from wa.wire import frames as wire
 from wa.wire.frames import Frame
@@ -66,7 +66,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
 
 
 def raw(frame: Frame) -> fast.RawFrame:
-    """What frames.pxd says the C struct holds for this frame."""
+    """What wire/frames.pxd says the C struct holds for this frame."""
     base, kind, code, address, id_, number, extra, body = wire.encode(frame)[0], 0, 0, 0, 0, 0, 0, b""
     match frame:
         case wire.Ping(n) | wire.Pong(n):
@@ -272,7 +272,7 @@ def test_output_too_small_is_our_own_fault(frame: Frame, missing: int) -> None:
 
 @given(FRAMES)
 def test_longest_header(frame: Frame) -> None:
-    """FRAME_HEADER_BYTES_MAX of frames.pxd holds for every frame."""
+    """FRAME_HEADER_BYTES_MAX of wire/frames.pxd holds for every frame."""
     *_, body = raw(frame)
     assert len(wire.encode(frame)) - len(body) <= 48
 
@@ -350,7 +350,7 @@ def test_pack_refuses_a_frame_longer_than_a_record() -> None:
 
 
 def test_the_codes_of_the_fast_path_are_those_of_everybody() -> None:
-    source = (Path(fast.__file__).parent / "codes.pxd").read_text()
+    source = (Path(fast.__file__).parents[1] / "base/codes.pxd").read_text()
     numbers = {name: int(number) for name, number in re.findall(r"CODE_(\w+) = (\d+)", source)}
     assert len(numbers) > 20
     assert numbers == {name: Code[name].value for name in numbers}

@@ -97,7 +97,7 @@ def reachable(start: str) -> dict[str, str]:
 
 def test_the_graph_sees_what_is_there():
     assert "services.base" in GRAPH["services.keys"]
-    assert "limits" in GRAPH["_fastpath.state"]
+    assert "limits" in GRAPH["_fastpath.loop.worker"]
     assert "runtime.serve" in GRAPH["cli.serve"]
     assert {name.split(".")[0] for name in GRAPH} - {""} == ALLOWED.keys()
 

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wa import ids, limits
-from wa._fastpath import mail_log
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mail_log import RECEIPT, Writer
-from wa._fastpath.mailbox import Op, Result, What
+from wa._fastpath.mailbox import twin as mail_log
+from wa._fastpath.mailbox.contract import Op, Result, What
+from wa._fastpath.mailbox.store import LmdbMailStore
+from wa._fastpath.mailbox.twin import RECEIPT, Writer
 from wa.errors import LocalError
 from wa.routing.shards import worker_of, worker_of_number
 from wa.storage import redistribute

@@ -8,9 +8,9 @@ import lmdb
 import pytest
 
 from wa import ids
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mail_log import Left, Row
-from wa._fastpath.mailbox import Op, Result, What, body_number
+from wa._fastpath.mailbox.contract import Op, Result, What, body_number
+from wa._fastpath.mailbox.store import LmdbMailStore
+from wa._fastpath.mailbox.twin import Left, Row
 from wa.routing.shards import worker_of
 from wa.storage.layout import Layout, open_layout
 

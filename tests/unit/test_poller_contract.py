@@ -1,4 +1,4 @@
-"""What every event backend owes the loop (wa/_fastpath/poller.pxd), run over real sockets on loopback.
+"""What every event backend owes the loop (wa/_fastpath/os/poller.pxd), run over real sockets on loopback.
 
 Nothing here sleeps: wait(0) asks what the kernel knows now, and a wait that must end is ended by an event.
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from wa._fastpath.host import PollerFace
-from wa._fastpath.sockets import connect_unix, listen_tcp, listen_unix
+from wa._fastpath.os.host import PollerFace
+from wa._fastpath.os.sockets import connect_unix, listen_tcp, listen_unix
 from wa.errors import LocalError
 
 READABLE, WRITABLE, HANGUP = 1, 2, 4

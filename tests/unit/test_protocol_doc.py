@@ -36,7 +36,7 @@ def test_errors() -> None:
 
 
 def test_frames() -> None:
-    contract = (ROOT / "wa/_fastpath/frames.pxd").read_text()
+    contract = (ROOT / "wa/_fastpath/wire/frames.pxd").read_text()
     in_code = {name.lower(): number.lower() for name, number in re.findall(r"\bF_(\w+) = 0x(\w\w)", contract)}
     rows = table("| type | name | from | fields |")
     documented = {name: number.replace("+k", "").split("..")[0] for number, name, _, _ in rows}

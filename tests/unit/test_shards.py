@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wa import ids, limits
-from wa._fastpath import shards as c
+from wa._fastpath.bus import shards as c
 from wa.routing.shards import shard_of, splitmix64, worker_of, worker_of_number
 
 U64 = st.integers(0, 2**64 - 1)

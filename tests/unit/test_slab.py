@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from wa._fastpath.slab import SlabFace
+from wa._fastpath.base.slab import SlabFace
 from wa.errors import LocalError
 
 SLAB_BYTES_MAX = 131_072

@@ -205,7 +205,7 @@ def test_tests_do_not_sleep() -> None:
 
 def test_fast_path_says_whether_it_is_hot() -> None:
     silent = []
-    for path in (ROOT / "wa/_fastpath").glob("*.pyx"):
+    for path in (ROOT / "wa/_fastpath").rglob("*.pyx"):
         comments = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
         if not any(TEMPERATURE.fullmatch(line) for line in comments):
             silent.append(named(path))

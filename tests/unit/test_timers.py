@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from wa._fastpath.timers import WheelFace
-from wa._fastpath.timers_twin import RESOLUTION_MS, WAIT_MS_MAX, TimerTwin
+from wa._fastpath.base.timers import WheelFace
+from wa._fastpath.base.timers_twin import RESOLUTION_MS, WAIT_MS_MAX, TimerTwin
 from wa.errors import LocalError
 
 TIMERS = 16

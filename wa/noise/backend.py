@@ -8,7 +8,7 @@ from wa.noise.patterns import Suite
 from wa.noise.primitives import aes_is_fast
 
 try:
-    from wa._fastpath.noise import Handshake as FastHandshake
+    from wa._fastpath.noise.noise import Handshake as FastHandshake
 except ImportError:  # not built for this platform: a client may still be pure Python
     FastHandshake = None  # type: ignore[assignment, misc]
 

@@ -1,4 +1,4 @@
-"""The Python twin of `wa._fastpath.noise.Handshake`: sections 5.2 and 5.3 of the Noise specification.
+"""The Python twin of `wa._fastpath.noise.noise.Handshake`: sections 5.2 and 5.3 of the Noise specification.
 
 Theory of operation.  A handshake is one row of `patterns.MESSAGES`, walked a message at a time by `write` and
 `read`.  A message that the peer broke ends the handshake; only IK whose first message did not authenticate

@@ -1,4 +1,4 @@
-"""The Python twin of `wa._fastpath.ticket`: what is inside a resumption ticket (docs/security.md).
+"""The Python twin of `wa._fastpath.session.ticket`: what is inside a resumption ticket (docs/security.md).
 
 A ticket is opaque to clients: only the server that made it can open it, and only until its ticket key is gone,
 which is when the server stops.

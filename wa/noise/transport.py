@@ -1,4 +1,4 @@
-"""The Python twin of `wa._fastpath.noise.Transport`: both directions of an established connection.
+"""The Python twin of `wa._fastpath.noise.noise.Transport`: both directions of an established connection.
 
 After every limits.REKEY_MESSAGES messages of a direction its key is replaced; the nonce goes on.
 """

@@ -5,7 +5,7 @@
     data)
 
 Phone numbers are anything but uniform (a country's numbers share their leading digits), hence the mixing.
-All devices of an account have the account's owner.  `wa/_fastpath/shards.pxd` is the same in C.
+All devices of an account have the account's owner.  `wa/_fastpath/bus/shards.pxd` is the same in C.
 
 Test vectors (number: shard): 0: 431, 1: 193, 15551230001: 788, 4915112345678: 484, 999999999999999: 291.
 

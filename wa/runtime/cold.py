@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import wa._fastpath.loop as fastpath
+import wa._fastpath.loop.loop as fastpath
 from wa import ids, limits
 from wa.errors import Code, RemoteError
 from wa.log import Log

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wa import limits
-from wa._fastpath.sockets import listen_unix
+from wa._fastpath.os.sockets import listen_unix
 from wa.errors import LocalError
 from wa.log import Log
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from wa import limits
-from wa._fastpath.sockets import listen_tcp
+from wa._fastpath.os.sockets import listen_tcp
 from wa.config import Config, Endpoint, usable_cores
 from wa.errors import LocalError
 from wa.log import Log

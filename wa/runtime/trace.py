@@ -1,6 +1,6 @@
 """Reading side of the trace rings: the stages that an envelope went through, over all workers.
 
-Each worker writes `run/trace-<worker>.ring` (wa/_fastpath/trace.pxd has the layout); a restarted worker begins a
+Each worker writes `run/trace-<worker>.ring` (wa/_fastpath/state/trace.pxd has the layout); a restarted worker begins a
 new one.  The file lives in the page cache and is never synced: it is for looking, not for keeping.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wa._fastpath.trace import HEADER_BYTES, RECORD_BYTES, STAGES
+from wa._fastpath.state.trace import HEADER_BYTES, RECORD_BYTES, STAGES
 from wa.errors import Code, LocalError
 from wa.wire.frames import Level
 

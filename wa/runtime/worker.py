@@ -18,8 +18,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.loop import Loop
+from wa._fastpath.loop.loop import Loop
+from wa._fastpath.mailbox.store import LmdbMailStore
 from wa.config import Config
 from wa.log import Log
 from wa.routing.shards import worker_of_number

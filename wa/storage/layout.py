@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from wa import limits
-from wa._fastpath.durable import sync_directory
+from wa._fastpath.os.durable import sync_directory
 from wa.errors import LocalError
 from wa.storage import redistribute
 from wa.storage.redistribute import Place

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import lmdb
 
-from wa._fastpath.durable import make_environment
+from wa._fastpath.os.durable import make_environment
 from wa.errors import Code, LocalError, RemoteError
 from wa.storage.records import TABLES
 from wa.storage.registry import Change, Cursor, Registry, View

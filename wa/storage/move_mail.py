@@ -15,10 +15,10 @@ from pathlib import Path
 
 import lmdb
 
-from wa._fastpath.durable import sync_directory
-from wa._fastpath.lmdb_store import LmdbMailStore
-from wa._fastpath.mail_log import BODY, RECEIPT, SHARED, TABLES_MAX, Left, Row, Writer
-from wa._fastpath.mailbox import rank_of
+from wa._fastpath.mailbox.contract import rank_of
+from wa._fastpath.mailbox.store import LmdbMailStore
+from wa._fastpath.mailbox.twin import BODY, RECEIPT, SHARED, TABLES_MAX, Left, Row, Writer
+from wa._fastpath.os.durable import sync_directory
 from wa.errors import LocalError
 from wa.routing.shards import worker_of
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import lmdb
 
-from wa._fastpath.durable import sync_directory
+from wa._fastpath.os.durable import sync_directory
 from wa.errors import LocalError
 from wa.routing.shards import worker_of, worker_of_number
 from wa.storage.lmdb_registry import LmdbRegistry

@@ -1,0 +1,21 @@
+# cython: language_level=3
+# COLD: only the face for tests; the inline functions themselves are in bus/shards.pxd.
+"""Python face of bus/shards.pxd, for the test that it and wa/routing/shards.py say the same."""
+from libc.stdint cimport uint32_t, uint64_t
+
+from wa import limits
+
+if SHARDS != limits.SHARDS or SHARDS & (SHARDS - 1):
+    raise AssertionError("bus/shards.pxd and limits.SHARDS differ, or it is not a power of two")
+
+
+def c_shard_of(uint64_t number) -> int:
+    return shard_of(number)
+
+
+def c_worker_of_number(uint64_t number, uint32_t workers) -> int:
+    return worker_of_number(number, workers)
+
+
+def c_worker_of_address(uint64_t address, uint32_t workers) -> int:
+    return worker_of_address(address, workers)

@@ -1,0 +1,180 @@
+# cython: language_level=3
+# HOT: every turn passes the one test of reports_say; the rest runs when envelopes expire.
+"""Telling senders of envelopes that ended undelivered; see custody/reports.pxd.
+
+`Core.reports` holds the senders on other workers for whom receipts wait here, as a Directory: `conn` counts the
+receipts said and not confirmed, `ticket_serial` is the monotonic second from which on they are said (again).
+"""
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+from wa._fastpath.custody.batches cimport OP_REPORT, OP_UNREPORT, batch_op, owner_of, queue_drain
+from wa._fastpath.bus.send cimport BUS_REPORT, BUS_REPORT_KEPT, BusReceipt, bus_send
+from wa._fastpath.conn.conntable cimport conn_at, directory_add, directory_find, directory_remove
+from wa._fastpath.state.core cimport Active, Conn, Core, Device, DrainState, NONE_INDEX, WINDOW_MAX
+from wa._fastpath.wire.frames cimport F_REFUSED
+from wa._fastpath.mailbox.contract cimport (
+    OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_FAILED, RESULT_FULL, RESULT_OK, StoreOp,
+)
+from wa._fastpath.conn.output cimport conn_active
+from wa._fastpath.base.slab cimport slab_take
+
+cdef enum:
+    AGAIN_S = 5                   # without a confirmation
+    UNREACHED_S = 1               # the other worker is not there
+
+
+# --- on the recipient's worker ------------------------------------------------------------------------
+
+cdef void report(Core* w, const StoreOp* op) noexcept nogil:
+    cdef Device* d
+    if op.sender == 0 or op.code == 0:
+        return                            # damaged beyond telling whose it was: the store has reported it
+    if owner_of(w, op.sender) != w.worker:
+        reports_wait(w, op.sender)
+        return
+    d = directory_find(&w.directory, op.sender)
+    if d == NULL:
+        report_not(w, op)                 # the sending device was removed
+    else:
+        receipts_again(w, d)
+
+
+cdef void report_not(Core* w, const StoreOp* op) noexcept nogil:
+    cdef StoreOp* out = batch_op(w, OP_RECEIPT_DELETE, 0)
+    if out == NULL:
+        return
+    out.flags = OP_UNREPORT
+    out.recipient, out.sender, out.id, out.kind = op.sender, op.recipient, op.id, F_REFUSED
+
+
+cdef void reported_after_all(Core* w, const StoreOp* op) noexcept nogil:
+    cdef Device* d
+    if op.result != RESULT_FULL and op.result != RESULT_FAILED:
+        return
+    d = directory_find(&w.directory, op.recipient)
+    if d != NULL:
+        receipts_again(w, d)              # its sender has heard "delivered", which a report does not take back
+    elif owner_of(w, op.recipient) != w.worker:
+        reports_wait(w, op.recipient)
+
+
+cdef void reports_wait(Core* w, uint64_t sender) noexcept nogil:
+    cdef Device* slot = directory_add(&w.reports, sender)
+    if slot == NULL:
+        return                            # no memory: the next start finds the receipt and says it
+    slot.conn = 0
+    slot.ticket_serial = 0
+    w.reports_due_s = 0
+
+
+cdef void reports_say(Core* w) noexcept nogil:
+    cdef uint32_t now_s = <uint32_t>(w.now_ms // 1000)
+    cdef uint64_t i = 0
+    cdef Device* slot
+    if w.reports.used == 0 or w.reports_due_s > now_s:
+        return
+    w.reports_due_s = now_s + AGAIN_S
+    while i < w.reports.slots_n:
+        slot = &w.reports.slots[i]
+        if slot.address and slot.ticket_serial <= now_s and say(w, slot, now_s) == 0:
+            continue                      # it is gone, and another may have moved into its place
+        if slot.address and slot.ticket_serial < w.reports_due_s:
+            w.reports_due_s = slot.ticket_serial
+        i += 1
+
+
+cdef int say(Core* w, Device* slot, uint32_t now_s) noexcept nogil:
+    """A window of the receipts that wait for one sender.  Returns how many, 0 when it was taken off the list."""
+    cdef BusReceipt r
+    cdef StoreOp* row
+    cdef int k, n = w.store.read_receipts(w.store, slot.address, 0, 0, w.receipt_rows, WINDOW_MAX)
+    if n == 0:
+        directory_remove(&w.reports, slot.address)
+        return 0
+    slot.conn = 0
+    slot.ticket_serial = now_s + (AGAIN_S if n > 0 else UNREACHED_S)
+    for k in range(n):
+        row = &w.receipt_rows[k]
+        memset(&r, 0, sizeof(BusReceipt))
+        r.sender, r.recipient, r.id = row.recipient, row.sender, row.id
+        r.level, r.code, r.expires_s = row.kind, row.code, row.expires_s
+        if bus_send(w, owner_of(w, r.sender), BUS_REPORT, &r, sizeof(BusReceipt), NULL, 0, -1) != 0:
+            slot.ticket_serial = now_s + UNREACHED_S
+            break
+        slot.conn += 1
+    return n
+
+
+cdef void reports_confirmed(Core* w, const BusReceipt* r) noexcept nogil:
+    cdef StoreOp* op = batch_op(w, OP_RECEIPT_DELETE, 0)
+    if op == NULL:
+        return                            # said and confirmed again
+    op.flags = OP_REPORT
+    op.recipient, op.sender, op.id, op.kind = r.sender, r.recipient, r.id, r.level
+
+
+cdef void reports_deleted(Core* w, const StoreOp* op) noexcept nogil:
+    cdef Device* slot = directory_find(&w.reports, op.recipient)
+    if slot == NULL or slot.conn == 0:
+        return
+    slot.conn -= 1
+    if slot.conn == 0:
+        slot.ticket_serial = 0            # the rest, or off the list
+        w.reports_due_s = 0
+
+
+# --- on the sender's worker ---------------------------------------------------------------------------
+
+cdef void confirm(Core* w, const BusReceipt* r) noexcept nogil:
+    bus_send(w, owner_of(w, r.recipient), BUS_REPORT_KEPT, r, sizeof(BusReceipt), NULL, 0, -1)
+
+
+cdef void reports_take(Core* w, const BusReceipt* r) noexcept nogil:
+    cdef StoreOp* op
+    if directory_find(&w.directory, r.sender) == NULL:
+        confirm(w, r)                     # the sending device was removed: there is nobody to tell
+        return
+    op = batch_op(w, OP_RECEIPT_PUT, 0)
+    if op == NULL:
+        return                            # said again
+    op.flags = OP_REPORT
+    op.recipient, op.sender, op.id = r.sender, r.recipient, r.id
+    op.kind, op.code = r.level, r.code
+    op.accepted_s = <uint32_t>(w.wall_ms // 1000)
+    op.expires_s = r.expires_s
+
+
+cdef void reports_kept(Core* w, const StoreOp* op) noexcept nogil:
+    cdef BusReceipt r
+    cdef Device* d = directory_find(&w.directory, op.recipient)
+    if op.result != RESULT_OK and op.result != RESULT_DUPLICATE:
+        return                            # the disk refused it: said again
+    memset(&r, 0, sizeof(BusReceipt))
+    r.sender, r.recipient, r.id, r.level = op.recipient, op.sender, op.id, op.kind
+    confirm(w, &r)
+    if d != NULL:
+        receipts_again(w, d)
+
+
+cdef void receipts_again(Core* w, Device* d) noexcept nogil:
+    """A receipt for d is in its mailbox: a connected device is sent what waits there."""
+    cdef uint32_t capacity = 0
+    cdef Conn* c
+    cdef Active* a
+    d.has_receipts = 1
+    if d.conn == NONE_INDEX:
+        return
+    c = conn_at(&w.conns, d.conn)
+    a = conn_active(w, c)
+    if a == NULL:
+        return                            # no memory: it comes with the next login
+    if a.drain == NULL:
+        a.drain = <DrainState*>slab_take(&w.slab, sizeof(DrainState), &capacity)
+        if a.drain == NULL:
+            return
+        memset(a.drain, 0, sizeof(DrainState))
+    # A pass that is under way may have gone past its place: another one follows.
+    a.drain.receipts_left = 2 if a.drain.receipts_left else 1
+    if a.drain.receipts_left == 1:
+        a.drain.receipt_peer = a.drain.receipt_id = 0
+    queue_drain(w, c)

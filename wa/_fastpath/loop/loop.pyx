@@ -1,0 +1,496 @@
+# cython: language_level=3
+# HOT: the loop turn.  Between two cold batches it never takes the GIL.
+"""One worker is one loop turn, in this order and in this file:
+
+    step_poll         wait for the kernel, the next timer, or a wake
+    step_read         read ready sockets; the fast path runs inside (session -> dispatch -> delivery)
+    step_cold         hand the batch of cold frames to Python (only when there are any, a wake, or the second's tick)
+    step_after_cold   take what the mailbox thread finished; fire timers; drain; submit the batch; flush bus; flush dirty
+"""
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+from wa._fastpath.custody.batches cimport batch_op, batch_submit, queue_resume
+from wa._fastpath.session.binding cimport device_bind
+from wa._fastpath.bus.send cimport BUS_COLD, bus_connected, bus_flush, bus_lost, bus_send, bus_writable
+from wa._fastpath.loop.check cimport core_check, core_leaks, debug_build
+from wa._fastpath.base.codes cimport CODE_ADDRESS_UNKNOWN, CODE_EXPIRED, CODE_SHUTTING_DOWN
+from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
+from wa._fastpath.state.core cimport (
+    CONN_CLOSING, CONN_FREE, ColdEvent, Conn, Core, Device, ENTRY_DELETING, EVENTS_MAX, Entry, FLAG_DIRTY, FLAG_DOOMED,
+    FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
+)
+from wa._fastpath.custody.entries cimport custody_find
+from wa._fastpath.custody.deletion cimport delete_again, delete_no_more, ends_with
+from wa._fastpath.custody.delivery cimport linger_fire
+from wa._fastpath.custody.drain cimport drain_all, take_commits
+from wa._fastpath.loop.events cimport cold_batch
+from wa._fastpath.wire.frames cimport F_NOTICE, F_RESPONSE, Frame
+from wa._fastpath.loop.giveback cimport give_back
+from wa._fastpath.session.handshake cimport handshake_admit
+from wa._fastpath.os.host cimport Host
+from wa._fastpath.bus.receive cimport inbox_accept, inbox_readable
+from wa._fastpath.session.lifecycle cimport accept_all, begin_close, conn_end
+from wa._fastpath.mailbox.contract cimport MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
+from wa._fastpath.conn.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
+from wa._fastpath.os.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
+from wa._fastpath.custody.reports cimport reports_say
+from wa._fastpath.session.records cimport session_handshakes, session_readable, session_resume, session_timer
+from wa._fastpath.loop.worker cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets
+from wa._fastpath.state.trace cimport trace_attach
+from wa._fastpath.base.timers cimport Timer, wheel_pop, wheel_wait_ms
+
+from wa._fastpath.loop.events import Gone, Login, PeerMessage, Request, Wake
+from wa.errors import LocalError
+
+cdef enum:
+    TOKEN_LISTENER = 1            # high byte of an event token; connections have 0
+    TOKEN_BUS_LISTENER = 2
+    TOKEN_BUS_OUT = 3
+    TOKEN_BUS_IN = 4
+    TICK_MS = 1000
+    CONNECT_MS = 20
+    SWEEP_ITEMS = 4096
+    TIMERS_PER_TURN = 4096        # a storm of timers must not starve the sockets
+    STOP_MS = 5000
+    DRAIN_POLL_MS = 20            # while stopping: no tick and no bus retry any more, only sockets and the disk
+    CHECK_TURNS = 16              # debug build: turns between two looks at the invariants
+    RESPONSE_BYTES_MAX = 32768    # limits.REQUEST_BODY_BYTES_MAX: what the frame codec carries
+
+@cython.no_gc_clear               # __dealloc__ needs the store and the host, also when a cycle holds this object
+cdef class Loop:
+    cdef Core* w
+    cdef object store                 # keeps the MailStore alive
+    cdef object sink
+    cdef str run_dir
+    cdef Host host
+    cdef object trace_memory          # keeps the ring alive
+    cdef bint stopping
+    cdef bint interrupted
+    cdef bint woken
+    cdef bint started
+    cdef uint64_t next_tick_ms
+    cdef uint64_t next_connect_ms
+
+    def __cinit__(self, *, int worker, int workers, MailStoreBase store, object sink, bytes static_private,
+                  bytes certificate, str run_dir, bytes ticket_key=None, dict overrides=None, Host host=None,
+                  object trace=None):
+        self.host = Host() if host is None else host
+        self.w = core_new(self.host.new_poller(), worker, workers)
+        self.w.store = store.pointer()
+        store.attach(self.w.poller)
+        self.store, self.sink, self.run_dir = store, sink, run_dir
+        core_identity(self.w, static_private, certificate)
+        core_tickets(self.w, ticket_key)
+        core_bounds(self.w, overrides or {})
+        if trace is not None:
+            self.attach_trace(trace)
+        self.next_tick_ms = self.w.now_ms
+
+    def __dealloc__(self):
+        if self.w == NULL:
+            return
+        if self.store is not None:
+            (<MailStoreBase>self.store).attach(NULL)
+        self.close_bus_listener()
+        core_free(self.w)
+
+    cdef int attach_trace(self, object memory) except -1:
+        cdef uint8_t[::1] view = memory
+        self.trace_memory = memory
+        return trace_attach(self.w, &view[0], view.shape[0])
+
+    # --- the turn ---------------------------------------------------------------------------------------
+
+    cdef int wait_ms(self) noexcept nogil:
+        """How long the poll may wait: until the next timer, tick, bus retry or end of a linger window."""
+        cdef Core* w = self.w
+        cdef int timeout = wheel_wait_ms(&w.wheel, w.now_ms)
+        cdef uint64_t until = self.next_tick_ms if self.next_tick_ms < self.next_connect_ms else self.next_connect_ms
+        if w.custody.oldest != NULL and w.custody.oldest.linger_until_ms < until:
+            until = w.custody.oldest.linger_until_ms
+        if timeout < 0 or until < w.now_ms + timeout:
+            timeout = <int>(until - w.now_ms) if until > w.now_ms else 0
+        if w.resume_head != NONE_INDEX or w.cold_n or w.waiting_n:
+            timeout = 0
+        return timeout
+
+    cdef void step_poll(self, int timeout_ms) noexcept nogil:
+        cdef Core* w = self.w
+        cdef int n = w.poller.wait(w.poller, w.events, EVENTS_MAX, timeout_ms)
+        core_clock(w)
+        w.stats.turns += 1
+        # A signal ends the wait with no events, like a time-out: Python looks whether there was one.
+        self.interrupted = n <= 0
+        if n < 0:
+            n = 0
+        self.step_read(n)
+
+    cdef void step_read(self, int n) noexcept nogil:
+        cdef Core* w = self.w
+        cdef PollEvent* e
+        cdef Conn* c
+        cdef uint32_t what
+        cdef int i
+        for i in range(n):
+            e = &w.events[i]
+            if e.fd == WAKE_TOKEN_FD:
+                self.woken = True
+                continue
+            what = <uint32_t>(e.token >> 56)
+            if what == 0:
+                c = conn_by_handle(&w.conns, e.token)
+                if c == NULL or c.fd != e.fd:
+                    continue
+                self.on_socket(c, e.mask)
+            elif what == TOKEN_LISTENER:
+                accept_all(w)
+            elif what == TOKEN_BUS_IN:
+                inbox_readable(w, <uint32_t>e.token)
+            elif what == TOKEN_BUS_OUT:
+                if e.mask & READABLE:
+                    bus_lost(w, <uint32_t>e.token)     # simplex: readable means it hung up
+                else:
+                    bus_writable(w, <uint32_t>e.token)
+            elif what == TOKEN_BUS_LISTENER:
+                inbox_accept(w)
+        if w.waiting_n:
+            # The curves take longer than all the rest of a turn: what connected clients sent is on its way before.
+            batch_submit(w)
+            bus_flush(w)
+            self.flush_dirty()
+            session_handshakes(w)
+
+    cdef void on_socket(self, Conn* c, uint32_t mask) noexcept nogil:
+        cdef Core* w = self.w
+        if mask & WRITABLE:
+            conn_flush(w, c)
+            mark_dirty(w, c)
+            if not c.flags & FLAG_WANT_WRITE and c.flags & FLAG_PAUSED:
+                queue_resume(w, c)
+        if mask & READABLE and not c.flags & FLAG_PAUSED:
+            session_readable(w, c)
+        elif mask & HANGUP:
+            # A paused connection is not read, so its end shows only here.
+            begin_close(w, c, 0, 0)
+            c.flags |= FLAG_EOF
+            mark_dirty(w, c)
+
+    cdef int step_cold(self) except -1:
+        """Python once per batch."""
+        cdef Core* w = self.w
+        cdef uint32_t n = w.cold_n
+        cdef ColdEvent* events = w.cold
+        self.interrupted = False
+        PyErr_CheckSignals()
+        if n:
+            # Handlers push further events (a refused login is Gone); they belong to the next batch.
+            w.cold = NULL
+            w.cold_n = w.cold_capacity = 0
+            self.sink.on_batch(cold_batch(events, n))
+        if self.woken:
+            self.woken = False
+            self.sink.on_wake()
+        if w.now_ms >= self.next_tick_ms:
+            self.next_tick_ms = w.now_ms + TICK_MS
+            delete_again(w)               # before the sweep: what was delivered has not expired
+            self.sweep()
+            give_back(w)
+            if w.listener_full:           # out of descriptors a second ago: perhaps not any more
+                w.listener_full = 0
+                w.poller.change(w.poller, w.listener, READABLE, <uint64_t>TOKEN_LISTENER << 56)
+            self.sink.on_tick()
+        if w.now_ms >= self.next_connect_ms:
+            self.connect_peers()
+        return 0
+
+    cdef void step_after_cold(self) noexcept nogil:
+        cdef Core* w = self.w
+        take_commits(w)
+        reports_say(w)
+        self.fire_timers()
+        drain_all(w)
+        self.resume_all()
+        batch_submit(w)
+        bus_flush(w)
+        self.flush_dirty()
+        batch_submit(w)               # connections that ended at the flush commit what they had in flight
+
+    cdef void fire_timers(self) noexcept nogil:
+        cdef Core* w = self.w
+        cdef Timer* t
+        cdef int i
+        linger_fire(w)
+        for i in range(TIMERS_PER_TURN):
+            t = wheel_pop(&w.wheel, w.now_ms)
+            if t == NULL:
+                return
+            session_timer(w, <Conn*>t)
+
+    cdef void resume_all(self) noexcept nogil:
+        cdef Core* w = self.w
+        cdef uint32_t index = w.resume_head
+        cdef Conn* c
+        w.resume_head = NONE_INDEX
+        while index != NONE_INDEX:
+            c = conn_at(&w.conns, index)
+            index = c.resume_next
+            c.resume_next = NONE_INDEX
+            c.flags &= ~FLAG_RESUME
+            session_resume(w, c)
+
+    cdef void flush_dirty(self) noexcept nogil:
+        """The one place that writes to clients, and the one that releases connections."""
+        cdef Core* w = self.w
+        cdef uint32_t index
+        cdef Conn* c
+        while w.dirty_head != NONE_INDEX:     # closing one may write a receipt to another
+            index = w.dirty_head
+            c = conn_at(&w.conns, index)
+            w.dirty_head = c.dirty_next
+            c.dirty_next = NONE_INDEX
+            c.flags &= ~FLAG_DIRTY
+            if c.flags & FLAG_DOOMED:
+                begin_close(w, c, c.doom, 0)
+            elif c.flags & FLAG_EOF and c.state != CONN_CLOSING:
+                begin_close(w, c, 0, 0)
+            conn_flush(w, c)
+            if c.flags & FLAG_EOF and c.state != CONN_CLOSING:
+                begin_close(w, c, 0, 0)
+            if c.state == CONN_CLOSING and (c.flags & FLAG_EOF or not c.flags & FLAG_WANT_WRITE):
+                conn_end(w, c)
+            else:
+                conn_quiet(w, c)
+
+    cdef void connect_peers(self):
+        """Reaches every other worker; a dead one is tried again until the supervisor has restarted it."""
+        cdef Core* w = self.w
+        cdef uint32_t i
+        cdef bint missing = False
+        for i in range(w.workers):
+            if i == w.worker or w.peers[i].connected:
+                continue
+            if w.now_ms < w.peers[i].retry_ms:
+                missing = True
+                continue
+            try:
+                fd = self.host.bus_connect(self.run_dir, i)
+            except OSError:
+                w.peers[i].retry_ms = w.now_ms + CONNECT_MS
+                missing = True
+                continue
+            bus_connected(w, i, fd)
+        self.next_connect_ms = w.now_ms + (CONNECT_MS if missing else TICK_MS)
+
+    cdef int sweep(self) except -1:
+        cdef StoreOp* op = batch_op(self.w, OP_SWEEP, 0)
+        if op != NULL:
+            ends_with(self.w, op, CODE_EXPIRED)
+            op.body_n = SWEEP_ITEMS
+        return 0
+
+    # --- running ------------------------------------------------------------------------------------------
+
+    def listen(self, fd: int) -> None:
+        self.w.listener = fd
+        if self.w.poller.watch(self.w.poller, fd, READABLE, <uint64_t>TOKEN_LISTENER << 56) < 0:
+            raise OSError("the listening socket cannot be watched")
+
+    def start(self) -> None:
+        """Counts what the mailbox holds and opens the bus; `run` does it when it was not done."""
+        cdef Core* w = self.w
+        if self.started:
+            return
+        self.started = True
+        cdef int status = core_census(w)
+        if status < 0:
+            # Without it mailboxes would look empty until their devices are gone for good: do not serve.
+            raise OSError(-status, "the mailboxes cannot be counted")
+        if w.workers > 1:
+            w.bus_listener = self.host.bus_listen(self.run_dir, w.worker)
+            if w.poller.watch(w.poller, w.bus_listener, READABLE, <uint64_t>TOKEN_BUS_LISTENER << 56) < 0:
+                raise OSError("the bus socket cannot be watched")
+
+    def run(self) -> None:
+        self.start()
+        while not self.stopping:
+            self.turn_until_cold()
+        self.drain_and_close()
+
+    def turn_until_cold(self) -> None:
+        """Turns without the GIL until there is something for Python to do, and does that."""
+        cdef Core* w = self.w
+        with nogil:
+            while True:
+                self.step_poll(self.wait_ms())
+                if (w.cold_n or self.woken or self.interrupted or self.stopping
+                        or w.now_ms >= self.next_tick_ms or w.now_ms >= self.next_connect_ms):
+                    break
+                self.step_after_cold()
+        self.step_cold()
+        with nogil:
+            self.step_after_cold()
+        if debug_build() and w.stats.turns % CHECK_TURNS == 0:
+            self.check()
+
+    def turn(self) -> int:
+        """One turn that never waits, for a scheduler outside; returns how many ms the next one may wait."""
+        self.start()
+        with nogil:
+            self.step_poll(0)
+        self.step_cold()
+        with nogil:
+            self.step_after_cold()
+        return self.wait_ms()
+
+    def check(self) -> None:
+        """Raises AssertionError when an invariant of the worker's state does not hold (between two turns)."""
+        cdef const char* wrong = core_check(self.w)
+        if wrong != NULL:
+            raise AssertionError(f"worker {self.w.worker}: {wrong.decode()}")
+
+    cdef int drain_and_close(self) except -1:
+        """Every client is told; everything in custody is on disk when this returns."""
+        cdef Core* w = self.w
+        cdef uint32_t i
+        cdef uint64_t deadline = w.now_ms + STOP_MS
+        cdef Conn* c
+        if w.listener >= 0:
+            w.poller.unwatch(w.poller, w.listener)
+            w.listener = -1
+        for i in range(w.conns.chunks_n * 1024):
+            c = conn_at(&w.conns, i)
+            if c.state != CONN_FREE:
+                begin_close(w, c, CODE_SHUTTING_DOWN, 0)
+        with nogil:
+            self.step_after_cold()
+            while (w.conns.live_n or w.batch != NULL or w.batch_submitted_no != w.batch_done_no) and w.now_ms < deadline:
+                self.step_poll(DRAIN_POLL_MS)
+                self.step_after_cold()
+        delete_no_more(w)
+        self.close_bus_listener()
+        cdef const char* alive = core_leaks(w) if debug_build() and w.now_ms < deadline else NULL
+        if alive != NULL:
+            raise AssertionError(f"worker {w.worker}: {alive.decode()}")
+        return 0
+
+    cdef void close_bus_listener(self) noexcept nogil:
+        cdef Core* w = self.w
+        if w.bus_listener >= 0:
+            w.poller.unwatch(w.poller, w.bus_listener)
+            w.poller.close(w.poller, w.bus_listener)
+            w.bus_listener = -1
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.w.poller.wake(self.w.poller)
+
+    def wake(self) -> None:
+        self.w.poller.wake(self.w.poller)
+
+    # --- what the cold path asks for --------------------------------------------------------------------------
+
+    def add_device(self, address: int, static_key: bytes | None = None) -> None:
+        cdef Device* d
+        if static_key is not None and len(static_key) != 32:
+            raise LocalError("a static key has 32 bytes")
+        d = directory_add(&self.w.directory, address)
+        if d == NULL:
+            raise MemoryError
+        device_bind(self.w, d, NULL if static_key is None else <const uint8_t*><const char*>static_key)
+        d.ticket_serial = 0           # it may have another key than before
+
+    def remove_device(self, address: int, code: int) -> None:
+        cdef Core* w = self.w
+        cdef Device* d = directory_find(&w.directory, address)
+        cdef StoreOp* op
+        if d == NULL:
+            return
+        if d.conn != NONE_INDEX:
+            begin_close(w, conn_at(&w.conns, d.conn), code, 0)
+        op = batch_op(w, OP_PURGE, 0)
+        if op == NULL:
+            raise MemoryError
+        op.recipient = address
+        ends_with(w, op, CODE_ADDRESS_UNKNOWN)
+        directory_remove(&w.directory, address)
+
+    def admit(self, conn: int, address: int) -> bool:
+        cdef Conn* c = conn_by_handle(&self.w.conns, conn)
+        return c != NULL and handshake_admit(self.w, c, address) == 0
+
+    def refuse(self, conn: int, code: int, retry_after_ms: int = 0) -> bool:
+        cdef Conn* c = conn_by_handle(&self.w.conns, conn)
+        if c == NULL or c.state == CONN_CLOSING:
+            return False
+        begin_close(self.w, c, code, retry_after_ms)
+        return True
+
+    def respond(self, conn: int, request_id: int, status: int, body: bytes) -> bool:
+        cdef Conn* c = conn_by_handle(&self.w.conns, conn)
+        cdef Frame f
+        if len(body) > RESPONSE_BYTES_MAX:
+            raise LocalError(f"a response of {len(body)} bytes does not fit one record")
+        if c == NULL or c.state == CONN_CLOSING:
+            return False
+        if c.requests_open:
+            c.requests_open -= 1
+        memset(&f, 0, sizeof(Frame))
+        f.type = F_RESPONSE
+        f.number = request_id
+        f.extra = status
+        f.body = <const uint8_t*><const char*>body
+        f.body_n = <uint32_t>len(body)
+        return out_frame(self.w, c, &f) == 0
+
+    def notice(self, address: int, notice: int, body: bytes) -> bool:
+        cdef Device* d = directory_find(&self.w.directory, address)
+        cdef Frame f
+        if d == NULL or d.conn == NONE_INDEX or len(body) > RESPONSE_BYTES_MAX:
+            return False
+        memset(&f, 0, sizeof(Frame))
+        f.type = F_NOTICE
+        f.number = notice
+        f.body = <const uint8_t*><const char*>body
+        f.body_n = <uint32_t>len(body)
+        return out_frame(self.w, conn_at(&self.w.conns, d.conn), &f) == 0
+
+    def is_connected(self, address: int) -> bool:
+        cdef Device* d = directory_find(&self.w.directory, address)
+        return d != NULL and d.conn != NONE_INDEX
+
+    def wake_lost(self, address: int) -> None:
+        cdef Device* d = directory_find(&self.w.directory, address)
+        if d != NULL:
+            d.woken_s = 0
+
+    def is_waiting(self, recipient: int, sender: int, envelope_id: int) -> bool:
+        cdef Core* w = self.w
+        cdef Entry* e = custody_find(&w.custody, recipient, sender, envelope_id)
+        if e != NULL:
+            return e.state != ENTRY_DELETING
+        # What cannot be read is not said to be gone.
+        return w.store.contains(w.store, recipient, sender, envelope_id) != 0 or self.is_reported(
+            recipient, sender, envelope_id)
+
+    def is_reported(self, uint64_t recipient, uint64_t sender, uint64_t envelope_id) -> bool:
+        cdef StoreOp r
+        cdef uint64_t peer = recipient if envelope_id else recipient - 1
+        cdef int n = self.w.store.read_receipts(self.w.store, sender, peer, envelope_id - 1, &r, 1)
+        return n < 0 or (n == 1 and r.sender == recipient and r.id == envelope_id)
+
+    def call_peer(self, worker: int, body: bytes) -> bool:
+        if not 0 <= worker < self.w.workers or worker == self.w.worker:
+            raise LocalError(f"worker {worker} is not another worker")
+        return bus_send(self.w, worker, BUS_COLD, NULL, 0, <const uint8_t*><const char*>body, <uint32_t>len(body), -1) == 0
+
+    def stats(self) -> dict:
+        cdef Core* w = self.w
+        counters = dict(w.stats)
+        counters.update(
+            connections=w.conns.live_n, half_open=w.conns.half_open_n, devices=w.directory.used,
+            custody_entries=w.custody.live, custody_deleting=w.custody.deleting,
+            handshakes_waiting=w.waiting_n, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
+        )
+        return counters

@@ -1,0 +1,21 @@
+RawFrame = tuple[int, int, int, int, int, int, int, bytes]
+"""(type, kind, code, address, id, number, extra, body); the meaning of each by type is in wire/frames.pxd."""
+
+def parse(data: bytes) -> list[RawFrame]:
+    """All frames of one record's plaintext.  Raises RemoteError(FRAME_MALFORMED or UNKNOWN_FRAME)."""
+
+def encode(
+    type: int,
+    kind: int = 0,
+    code: int = 0,
+    address: int = 0,
+    id: int = 0,
+    number: int = 0,
+    extra: int = 0,
+    body: bytes = b"",
+    capacity: int | None = None,
+) -> bytes:
+    """One frame.  Raises LocalError when a field is outside its range or the frame is over `capacity` bytes.
+
+    OverflowError when a number does not fit its C field at all.
+    """
