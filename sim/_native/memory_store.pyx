@@ -122,7 +122,7 @@ cdef class MemoryMailStore(MailStoreBase):
             op = batch_first(b)
             while op != NULL:
                 if op.what == OP_BODY:
-                    self.disk.drop_unneeded(op.id)
+                    self.disk.drop_unneeded(op.env.id)
                 op = batch_next(b, op)
             b = b.next
         if refuse and not self.fail_deletes:
@@ -186,11 +186,11 @@ cdef class MemoryMailStore(MailStoreBase):
         return key in self.disk.receipts.rows
 
     cdef int _put(self, StoreOp* op) except -1:
-        ident = (op.recipient, op.sender, op.id)
-        key = (op.recipient, 255 - op.priority, op.seq)
+        ident = (op.env.recipient, op.env.sender, op.env.id)
+        key = (op.env.recipient, 255 - op.env.priority, op.seq)
         stored = self.disk.ident.rows.get(ident)
         if stored is not None:
-            stored_key = (op.recipient, 255 - stored[0], stored[1])
+            stored_key = (op.env.recipient, 255 - stored[0], stored[1])
             if self._mail_intact(stored_key):
                 op.result = RESULT_DUPLICATE
                 return 0
@@ -198,7 +198,7 @@ cdef class MemoryMailStore(MailStoreBase):
         if key in self.disk.mail.rows:
             op.result = RESULT_FAILED
             return 0
-        body = (<const char*>(op + 1))[:op.body_n]
+        body = (<const char*>(op + 1))[:op.env.body_n]
         if op.what == OP_PUT_SHARED:
             body, = struct.unpack("=Q", body)
             if (body,) not in self.disk.bodies.rows:
@@ -206,37 +206,37 @@ cdef class MemoryMailStore(MailStoreBase):
                 return 0
             shared, needed = self.disk.bodies.rows[body,]
             self.disk.bodies.set((body,), (shared, needed + 1))
-        self.disk.mail.set(key, Row(op.sender, op.id, op.kind, op.accepted_s, op.expires_s, body))
-        self.disk.ident.set(ident, (op.priority, op.seq))
-        if op.expires_s:
-            self.disk.expiry.set((op.expires_s, *key), (op.sender, op.id, op.kind))
+        self.disk.mail.set(key, Row(op.env.sender, op.env.id, op.env.kind, op.env.accepted_s, op.env.expires_s, body))
+        self.disk.ident.set(ident, (op.env.priority, op.seq))
+        if op.env.expires_s:
+            self.disk.expiry.set((op.env.expires_s, *key), (op.env.sender, op.env.id, op.env.kind))
         op.result = RESULT_OK
         return 0
 
     cdef int _delete(self, StoreOp* op) except -1:
-        ident = (op.recipient, op.sender, op.id)
+        ident = (op.env.recipient, op.env.sender, op.env.id)
         stored = self.disk.ident.rows.get(ident)
         found = False
         if stored is not None:
-            found = self.disk.drop_mail((op.recipient, 255 - stored[0], stored[1]))
+            found = self.disk.drop_mail((op.env.recipient, 255 - stored[0], stored[1]))
             self.disk.ident.set(ident, None)
         op.result = RESULT_OK if found else RESULT_MISSING
         return 0
 
     cdef int _body(self, StoreOp* op) except -1:
-        if (op.id,) in self.disk.bodies.rows:
+        if (op.env.id,) in self.disk.bodies.rows:
             op.result = RESULT_FAILED
             return 0
-        self.disk.bodies.set((op.id,), ((<const char*>(op + 1))[:op.body_n], 0))
+        self.disk.bodies.set((op.env.id,), ((<const char*>(op + 1))[:op.env.body_n], 0))
         op.result = RESULT_OK
         return 0
 
     cdef int _drop(self, StoreBatch* b, StoreOp* op) except -1:
-        stored = self.disk.ident.rows.get((op.recipient, op.sender, op.id))
+        stored = self.disk.ident.rows.get((op.env.recipient, op.env.sender, op.env.id))
         if stored is None:
             op.result = RESULT_MISSING
             return 0
-        self._expire(b, op, (op.recipient, 255 - stored[0], stored[1]), (op.sender, op.id, op.kind))
+        self._expire(b, op, (op.env.recipient, 255 - stored[0], stored[1]), (op.env.sender, op.env.id, op.env.kind))
         op.result = RESULT_OK
         return 0
 
@@ -250,32 +250,32 @@ cdef class MemoryMailStore(MailStoreBase):
         out = batch_add_expired(b)
         if out == NULL:
             raise MemoryError()
-        out.recipient, out.priority, out.seq = key[0], 255 - key[1], key[2]
+        out.env.recipient, out.env.priority, out.seq = key[0], 255 - key[1], key[2]
         if intact:
-            out.sender, out.id, out.kind, out.accepted_s, out.expires_s = row[:5]
+            out.env.sender, out.env.id, out.env.kind, out.env.accepted_s, out.env.expires_s = row[:5]
         elif hint is not None:
-            out.sender, out.id, out.kind = hint
+            out.env.sender, out.env.id, out.env.kind = hint
         out.code = cause.code
-        if out.sender:
-            self.disk.ident.set((key[0], out.sender, out.id), None)
+        if out.env.sender:
+            self.disk.ident.set((key[0], out.env.sender, out.env.id), None)
             if cause.code:
-                self._raise_receipt((out.sender, key[0], out.id),
-                                    (F_REFUSED, cause.code, cause.accepted_s, cause.expires_s))
+                self._raise_receipt((out.env.sender, key[0], out.env.id),
+                                    (F_REFUSED, cause.code, cause.env.accepted_s, cause.env.expires_s))
         return 0
 
     cdef int _sweep(self, StoreBatch* b, StoreOp* op) except -1:
-        for key in self.disk.expiry.order[:op.body_n]:
-            if key[0] > op.accepted_s:
+        for key in self.disk.expiry.order[:op.count]:
+            if key[0] > op.env.accepted_s:
                 break
             hint = self.disk.expiry.rows[key]
             self._expire(b, op, key[1:], hint)
             self.disk.expiry.set(key, None)
-        self.disk.drop_receipts(op.accepted_s, op.body_n)
+        self.disk.drop_receipts(op.env.accepted_s, op.count)
         op.result = RESULT_OK
         return 0
 
     cdef int _purge(self, StoreBatch* b, StoreOp* op) except -1:
-        mine = (op.recipient,)
+        mine = (op.env.recipient,)
         for key in prefixed(self.disk.mail.order, mine):
             self._expire(b, op, key, None)
         for table in (self.disk.ident, self.disk.receipts):
@@ -286,8 +286,8 @@ cdef class MemoryMailStore(MailStoreBase):
         return 0
 
     cdef int _receipt_put(self, StoreOp* op) except -1:
-        op.result = self._raise_receipt((op.recipient, op.sender, op.id),
-                                        (op.kind, op.code, op.accepted_s, op.expires_s))
+        op.result = self._raise_receipt((op.env.recipient, op.env.sender, op.env.id),
+                                        (op.level, op.code, op.env.accepted_s, op.env.expires_s))
         return 0
 
     def _raise_receipt(self, key, row):
@@ -301,11 +301,11 @@ cdef class MemoryMailStore(MailStoreBase):
         return result
 
     cdef int _receipt_delete(self, StoreOp* op) except -1:
-        key = (op.recipient, op.sender, op.id)
+        key = (op.env.recipient, op.env.sender, op.env.id)
         row = self.disk.receipts.rows.get(key)
         if row is None:
             op.result = RESULT_MISSING
-        elif self._receipt_intact(key) and receipt_rank(row[0]) > receipt_rank(op.kind):
+        elif self._receipt_intact(key) and receipt_rank(row[0]) > receipt_rank(op.level):
             op.result = RESULT_DUPLICATE
         else:
             op.result = RESULT_OK
@@ -401,7 +401,6 @@ cdef int read_rows(MemoryMailStore store, uint64_t recipient, uint8_t priority, 
     cdef size_t used = 0
     cdef int n = 0
     cdef bytes body
-    cdef StoreOp* head
     order = store.disk.mail.order
     for key in order[bisect_right(order, (recipient, 255 - priority, after_seq)):]:
         if key[:2] != (recipient, 255 - priority) or n == out_max:
@@ -412,12 +411,10 @@ cdef int read_rows(MemoryMailStore store, uint64_t recipient, uint8_t priority, 
         body = store.disk.bodies.rows[held,][0] if isinstance(held, int) else held
         if <size_t>len(body) > arena_n - used:
             return n if n else -EMSGSIZE
-        head = &out[n].head
-        memset(head, 0, sizeof(StoreOp))
-        head.what, head.result = OP_PUT, RESULT_OK
-        head.recipient, head.priority, head.seq = recipient, priority, key[2]
-        head.sender, head.id, head.kind, head.accepted_s, head.expires_s = sender, id, kind, accepted_s, expires_s
-        head.body_n = len(body)
+        memset(&out[n], 0, sizeof(MailRow))
+        out[n].env.recipient, out[n].env.priority, out[n].seq = recipient, priority, key[2]
+        out[n].env.sender, out[n].env.id, out[n].env.kind = sender, id, kind
+        out[n].env.accepted_s, out[n].env.expires_s, out[n].env.body_n = accepted_s, expires_s, len(body)
         memcpy(arena + used, <const char*>body, len(body))
         out[n].body = arena + used
         used += len(body)
@@ -425,22 +422,21 @@ cdef int read_rows(MemoryMailStore store, uint64_t recipient, uint8_t priority, 
     return n
 
 
-cdef int memory_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, StoreOp* out, int out_max) noexcept nogil:
+cdef int memory_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, MailRow* out, int out_max) noexcept nogil:
     cdef int n = 0
     with gil:
         store = <MemoryMailStore>m.state
         if store.closed:
             return -ESHUTDOWN
         for key, row in store.disk.victims(recipient, now_s)[:out_max]:
-            memset(&out[n], 0, sizeof(StoreOp))
-            out[n].what, out[n].result = OP_PUT, RESULT_OK
-            out[n].recipient, out[n].priority, out[n].seq = recipient, 255 - key[1], key[2]
-            out[n].sender, out[n].id, out[n].kind, out[n].accepted_s, out[n].expires_s = row[:5]
+            memset(&out[n], 0, sizeof(MailRow))
+            out[n].env.recipient, out[n].env.priority, out[n].seq = recipient, 255 - key[1], key[2]
+            out[n].env.sender, out[n].env.id, out[n].env.kind, out[n].env.accepted_s, out[n].env.expires_s = row[:5]
             n += 1
     return n
 
 
-cdef int memory_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, uint64_t after_id, StoreOp* out,
+cdef int memory_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, uint64_t after_id, MailRow* out,
                               int out_max) noexcept nogil:
     cdef int n = 0
     with gil:
@@ -453,10 +449,9 @@ cdef int memory_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer,
                 break
             if key == (owner, after_peer, after_id) or not store._receipt_intact(key):
                 continue
-            memset(&out[n], 0, sizeof(StoreOp))
-            out[n].what, out[n].result = OP_RECEIPT_PUT, RESULT_OK
-            out[n].recipient, out[n].sender, out[n].id = key
-            out[n].kind, out[n].code, out[n].accepted_s, out[n].expires_s = store.disk.receipts.rows[key]
+            memset(&out[n], 0, sizeof(MailRow))
+            out[n].env.recipient, out[n].env.sender, out[n].env.id = key
+            out[n].level, out[n].code, out[n].env.accepted_s, out[n].env.expires_s = store.disk.receipts.rows[key]
             n += 1
     return n
 

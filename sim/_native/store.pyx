@@ -116,7 +116,7 @@ cdef class SimMailStore(MailStoreBase):
         cdef StoreOp* op = batch_first(batch)
         while op != NULL:
             if op.what == OP_PUT:
-                self.fresh.append((op.recipient, op.sender, op.id))
+                self.fresh.append((op.env.recipient, op.env.sender, op.env.id))
             op = batch_next(batch, op)
         return 0
 
@@ -132,12 +132,12 @@ cdef class SimMailStore(MailStoreBase):
     cdef int forget(self, MailRow* rows, int n) except -1:
         """Deleted because it was read: what a server does that clears its queue before the acknowledgement."""
         cdef int i
-        cdef StoreOp* op
+        cdef MailRow* row
         disk = self.inner.disk
         for i in range(n):
-            op = &rows[i].head
-            disk.drop_mail((op.recipient, 255 - op.priority, op.seq))
-            disk.ident.set((op.recipient, op.sender, op.id), None)
+            row = &rows[i]
+            disk.drop_mail((row.env.recipient, 255 - row.env.priority, row.seq))
+            disk.ident.set((row.env.recipient, row.env.sender, row.env.id), None)
         disk.sync()
         return 0
 
@@ -201,12 +201,12 @@ cdef int sim_read(MailStore* m, uint64_t recipient, uint8_t priority, uint64_t a
     return got
 
 
-cdef int sim_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, StoreOp* out, int out_max) noexcept nogil:
+cdef int sim_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, MailRow* out, int out_max) noexcept nogil:
     cdef MailStore* inner = readable(m)
     return -EIO if inner == NULL else inner.read_victims(inner, recipient, now_s, out, out_max)
 
 
-cdef int sim_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, uint64_t after_id, StoreOp* out,
+cdef int sim_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, uint64_t after_id, MailRow* out,
                            int out_max) noexcept nogil:
     cdef MailStore* inner = readable(m)
     return -EIO if inner == NULL else inner.read_receipts(inner, owner, after_peer, after_id, out, out_max)

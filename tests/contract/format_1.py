@@ -22,7 +22,7 @@ def rows_of(op: Op) -> list[tuple[bytes, bytes, bytes]]:
     """(table, key, value without its checksum)"""
     identity = be(op.recipient) + be(op.sender) + be(op.id)
     if op.what == What.RECEIPT_PUT:
-        return [(b"receipts", identity, be(op.kind, 1) + be(op.code, 2) + be(op.accepted_s, 4) + be(op.expires_s, 4))]
+        return [(b"receipts", identity, be(op.level, 1) + be(op.code, 2) + be(op.accepted_s, 4) + be(op.expires_s, 4))]
     key, expires = mail_key(op), be(op.expires_s, 4)
     rows = [
         (b"mail", key, be(op.sender) + be(op.id) + be(op.accepted_s, 4) + expires + be(op.kind, 1) + op.body),

@@ -92,7 +92,7 @@ def delete(op: Op) -> Op:
 
 
 def receipt(level: int, id: int = 1, owner: int = 9, peer: int = 8, **more: Any) -> Op:
-    return Op(What.RECEIPT_PUT, owner, peer, id, kind=level, **more)
+    return Op(What.RECEIPT_PUT, owner, peer, id, level=level, **more)
 
 
 def sweep(now_s: int, count_max: int = 1_000, **more: Any) -> Op:

@@ -310,7 +310,7 @@ def test_a_receipt_only_rises(store: Store, before: int, after: int) -> None:
     results = store.apply([receipt(before, code=before), receipt(after, code=after)]).results
     assert results == [OK, DUPLICATE]
     (stored,) = store.read_receipts(9)
-    assert stored.kind == stored.code == max(before, after, key=lambda level: RANK[level])
+    assert stored.level == stored.code == max(before, after, key=lambda level: RANK[level])
 
 
 @pytest.mark.parametrize("stored", sorted(RANK))

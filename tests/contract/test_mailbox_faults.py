@@ -55,7 +55,7 @@ class Damaged:
     """Three envelopes and two receipts, of which the middle and the first were damaged on disk."""
 
     rows = (put(1, expires_s=10), put(2, expires_s=11), put(3, expires_s=12))
-    receipts = (Op(What.RECEIPT_PUT, 9, 8, 1, kind=0x21), Op(What.RECEIPT_PUT, 9, 8, 2, kind=0x21))
+    receipts = (Op(What.RECEIPT_PUT, 9, 8, 1, level=0x21), Op(What.RECEIPT_PUT, 9, 8, 2, level=0x21))
     store: LmdbMailStore | MemoryMailStore
 
     def __init__(self, kind: str, path: Path, at: int) -> None:
@@ -201,7 +201,7 @@ def test_of_two_rows_that_say_the_same_the_later_counts(tmp_path: Path) -> None:
     """A row that ended others is damaged after they were stored anew."""
     store = lmdb_store(tmp_path)
     shared = [Op(What.BODY, id=7, body=b"one"), put(3)._replace(what=What.PUT_SHARED, body=body_number(7))]
-    receipts = [Op(What.RECEIPT_PUT, 9, 8, 1, kind=kind) for kind in (0x20, 0x21)]
+    receipts = [Op(What.RECEIPT_PUT, 9, 8, 1, level=kind) for kind in (0x20, 0x21)]
     store.apply([put(1), receipts[0], *shared])  # places 1 to 4
     store.apply([delete(put(1)), delete(put(3)), receipts[1]])  # 5, and 6 ends 1 to 4
     shared[0] = shared[0]._replace(body=b"two")

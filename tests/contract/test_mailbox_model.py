@@ -67,7 +67,7 @@ class Model:
             case (What.RECEIPT_PUT, owner, peer, id, level, expires_s):
                 return receipt(level, id, owner, peer, expires_s=expires_s)
             case (What.RECEIPT_DELETE as what, owner, peer, id, level):
-                return Op(what, owner, peer, id, kind=level)
+                return Op(what, owner, peer, id, level=level)
             case (What.SWEEP, now_s, count_max, code):
                 # Which receipts go when not all may is nobody's business.
                 return sweep(now_s, max(count_max, len(self.due_receipts(now_s))), code=code, expires_s=9)
@@ -110,7 +110,7 @@ class Model:
                 return self.raise_receipt(op), []
             case What.RECEIPT_DELETE:
                 there = self.receipts.get(ident)
-                if there is None or RANK[there.kind] > RANK[op.kind]:
+                if there is None or RANK[there.level] > RANK[op.level]:
                     return (MISSING if there is None else DUPLICATE), []
                 del self.receipts[ident]
                 return OK, []
@@ -159,7 +159,7 @@ class Model:
     def raise_receipt(self, op: Op) -> Result:
         ident = (op.recipient, op.sender, op.id)
         there = self.receipts.get(ident)
-        if there is None or RANK[there.kind] < RANK[op.kind]:
+        if there is None or RANK[there.level] < RANK[op.level]:
             self.receipts[ident] = op
         return OK if there is None else DUPLICATE
 

@@ -26,7 +26,7 @@ def put(seq: int, recipient: int = 1, **more: object) -> Op:
 
 MAIL = [put(seq, seq % 3, priority=(5, 10)[seq % 2], expires_s=seq % 5) for seq in range(1, 200)]
 MAIL.append(put(200, body=b"long" * 9_000))
-RECEIPTS = [Op(What.RECEIPT_PUT, 9, 8, n, kind=0x23, code=n, accepted_s=5, expires_s=n) for n in range(1, 20)]
+RECEIPTS = [Op(What.RECEIPT_PUT, 9, 8, n, level=0x23, code=n, accepted_s=5, expires_s=n) for n in range(1, 20)]
 
 
 def everything(store: LmdbMailStore) -> list[Op]:
@@ -153,7 +153,7 @@ def test_a_directory_of_format_1_moves_to_more_workers(tmp_path: Path) -> None:
     open_layout(tmp_path, 1).close()
     owners = [address_of(15_551_230_000 + n, 1) for n in range(30)]
     rows = [put(seq, owner) for seq, owner in enumerate(owners, 1)]
-    receipts = [Op(What.RECEIPT_PUT, owner, 8, 1, kind=0x21) for owner in owners]
+    receipts = [Op(What.RECEIPT_PUT, owner, 8, 1, level=0x21) for owner in owners]
     write_format_1(tmp_path / "g0/w0/mail", rows + receipts)
     layout = open_layout(tmp_path, 3)
     for worker in range(3):

@@ -149,7 +149,7 @@ def contents(draw: st.DrawFn) -> Content:
                 priority = draw(st.sampled_from((5, 10, 100)))
                 expires_s = draw(st.integers(0, 9))
                 ops.append(Op(What.PUT, address, seq, seq, seq, priority, 1, 0, 1, expires_s, body))
-                ops.append(Op(What.RECEIPT_PUT, address, 7, seq, kind=0x21))
+                ops.append(Op(What.RECEIPT_PUT, address, 7, seq, level=0x21))
     return ops, records
 
 
@@ -162,7 +162,7 @@ def example(accounts: int) -> Content:
         records += [Account(15_551_230_000 + n, 1, (1,)), Device(address, b"s" * 32, "", 1)]
         records.append(PushToken(address, "fcm", f"token {n}", 1))
         ops += [Op(What.PUT, address, 1, k, n * 9 + k, 10, 1, 0, 1, 5, b"x" * 999) for k in range(3)]
-        ops.append(Op(What.RECEIPT_PUT, address, 7, n, kind=0x21))
+        ops.append(Op(What.RECEIPT_PUT, address, 7, n, level=0x21))
     return ops, records
 
 

@@ -35,7 +35,7 @@ def shared(recipient: int, seq: int, number: int) -> Op:
 
 
 def receipt(owner: int, level: int, id: int = 1) -> Op:
-    return Op(What.RECEIPT_PUT, owner, 8, id, kind=level, code=level)
+    return Op(What.RECEIPT_PUT, owner, 8, id, level=level, code=level)
 
 
 @pytest.mark.parametrize("steps", [(3, 1, 7), (2, 64), (1, 2)])

@@ -152,7 +152,9 @@ cdef int on_envelope(Core* w, const BusIn* b, const uint8_t* p, uint32_t n) noex
     if n < sizeof(BusEnvelope):
         return -1
     memcpy(&v, p, sizeof(BusEnvelope))
-    trace(w, TRACE_FROM_BUS, v.sender, v.recipient, v.id, <uint16_t>b.worker)
+    if v.env.body_n != n - sizeof(BusEnvelope):
+        return -1
+    trace(w, TRACE_FROM_BUS, v.env.sender, v.env.recipient, v.env.id, <uint16_t>b.worker)
     take_envelope(w, &v, p + sizeof(BusEnvelope), n - <uint32_t>sizeof(BusEnvelope))
     return 0
 

@@ -8,6 +8,7 @@ Both ends are the same build on the same host, so heads are C structs in native 
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
 from wa._fastpath.state.core cimport Core
+from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.noise.noise cimport NoiseTransport
 from wa._fastpath.os.poller cimport PeerName
 
@@ -35,12 +36,9 @@ ctypedef struct BusHello:
     uint32_t head_bytes           # sizeof(BusHandover): differs between builds that do not fit
 
 ctypedef struct BusEnvelope:
-    uint64_t recipient
-    uint64_t sender
-    uint64_t id
+    Envelope env                  # its times are set by the owner of the recipient
     uint32_t ttl_s                # 0 = the kind's
-    uint8_t kind
-    uint8_t zero[3]
+    uint32_t zero
 
 ctypedef struct BusReceipt:
     uint64_t sender               # of the envelope: who is told

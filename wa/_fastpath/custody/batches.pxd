@@ -7,12 +7,6 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from wa._fastpath.state.core cimport Conn, Core, Device
 from wa._fastpath.mailbox.contract cimport StoreOp
 
-cdef enum:
-    OP_DIRECT = 1                 # StoreOp.flags: a PUT with no Entry behind it
-    OP_REPORT = 3                 # a RECEIPT_PUT or RECEIPT_DELETE of custody/reports.pyx
-    OP_UNREPORT = 4               # its RECEIPT_DELETE of a report that is not true
-    OP_LINGER = 2                 # a PUT whose Entry is COMMITTING
-
 cdef uint32_t owner_of(const Core* w, uint64_t address) noexcept nogil
 cdef StoreOp* batch_op(Core* w, uint8_t what, uint32_t body_n) noexcept nogil     # NULL = memory
 cdef bint batch_has_room(const Core* w, uint32_t body_n) noexcept nogil

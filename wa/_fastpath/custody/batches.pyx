@@ -71,13 +71,13 @@ cdef void store_receipt(Core* w, Device* d, uint64_t recipient, uint64_t id, uin
     cdef StoreOp* op = batch_op(w, OP_RECEIPT_PUT, 0)
     if op == NULL:
         return                            # asked for again with receipts.status
-    op.recipient = d.address
-    op.sender = recipient
-    op.id = id
-    op.kind = level
+    op.env.recipient = d.address
+    op.env.sender = recipient
+    op.env.id = id
+    op.level = level
     op.code = code
-    op.accepted_s = <uint32_t>(w.wall_ms // 1000)
-    op.expires_s = op.accepted_s + <uint32_t>w.bounds.retention_s[0]
+    op.env.accepted_s = <uint32_t>(w.wall_ms // 1000)
+    op.env.expires_s = op.env.accepted_s + <uint32_t>w.bounds.retention_s[0]
     d.has_receipts = 1
     trace(w, TRACE_RECEIPT_STORED, d.address, recipient, id, level)
     w.stats.receipts_stored += 1

@@ -22,7 +22,7 @@ cdef void linger_fire(Core* w) noexcept nogil
 cdef void commit_entry(Core* w, Entry* e) noexcept nogil
 cdef void entry_end(Core* w, Entry* e) noexcept nogil                     # out of every table, memory given back
 cdef Entry** ring_of(Core* w, Conn* c) noexcept nogil                      # NULL = memory
-cdef void put_in_flight(Core* w, Conn* c, Entry* e, uint32_t body_n) noexcept nogil
+cdef void put_in_flight(Core* w, Conn* c, Entry* e) noexcept nogil
 cdef bint window_open(const Core* w, const Conn* c, uint32_t body_n) noexcept nogil
 cdef void resend(Core* w, Conn* c) noexcept nogil
 cdef void conn_timer(Core* w, Conn* c) noexcept nogil

@@ -3,8 +3,9 @@
 """Delivery to connected devices and custody until they acknowledge; see custody/delivery.pxd."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
+from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.custody.batches cimport (
-    OP_DIRECT, OP_LINGER, batch_has_room, batch_op, owner_of, queue_drain, tell,
+    batch_has_room, batch_op, owner_of, queue_drain, tell,
 )
 from wa._fastpath.bus.send cimport BUS_ENVELOPE, BusEnvelope, bus_send
 from wa._fastpath.base.codes cimport (
@@ -25,7 +26,7 @@ from wa._fastpath.wire.frames cimport (
     F_ACCEPTED, F_CLOSE, F_DELIVER, F_DELIVERED, F_DELIVER_QUEUED, F_READ, F_REFUSED, F_SEND, F_SEND_TTL,
     F_STORED_RECEIPT, Frame,
 )
-from wa._fastpath.mailbox.contract cimport MailRow, OP_DELETE, OP_PUT, OP_RECEIPT_DELETE, RESULT_MISSING, RESULT_OK, StoreOp
+from wa._fastpath.mailbox.contract cimport MailRow, ORIGIN_DIRECT, ORIGIN_LINGER, OP_DELETE, OP_PUT, OP_RECEIPT_DELETE, RESULT_MISSING, RESULT_OK, StoreOp
 from wa._fastpath.conn.output cimport conn_active, conn_watch, mark_dirty, out_frame
 from wa._fastpath.base.slab cimport slab_give, slab_take
 from wa._fastpath.base.timers cimport timer_set
@@ -77,17 +78,16 @@ cdef bint window_open(const Core* w, const Conn* c, uint32_t body_n) noexcept no
     return c.seq_next - a.seq_base < w.bounds.window and a.inflight_bytes + body_n <= w.bounds.window_bytes
 
 
-cdef void put_in_flight(Core* w, Conn* c, Entry* e, uint32_t body_n) noexcept nogil:
+cdef void put_in_flight(Core* w, Conn* c, Entry* e) noexcept nogil:
     """Gives `e` the next delivery number of `c`; ring_of(c) must have succeeded."""
     cdef Active* a = c.active
     e.conn = c.index
     e.seq = c.seq_next
     e.sent_ms = w.now_ms
-    e.body_n = body_n
     c.seq_next += 1
     a.ring[e.seq % WINDOW_MAX] = e
     a.inflight_n += 1
-    a.inflight_bytes += body_n
+    a.inflight_bytes += e.env.body_n
     if c.timer.next == NULL or c.timer.deadline_ms > w.now_ms + w.bounds.resend_after_ms:
         timer_set(&w.wheel, &c.timer, w.now_ms + w.bounds.resend_after_ms)
 
@@ -141,10 +141,12 @@ cdef void send_from(Core* w, Conn* c, const Frame* f) noexcept nogil:
         refuse_send(w, c, f, CODE_TRY_LATER)
         return
     memset(&v, 0, sizeof(BusEnvelope))
-    v.recipient = f.address
-    v.sender = c.address
-    v.id = f.id
-    v.kind = f.kind
+    v.env.recipient = f.address
+    v.env.sender = c.address
+    v.env.id = f.id
+    v.env.body_n = f.body_n
+    v.env.kind = f.kind
+    v.env.priority = priority_of(f.kind)
     v.ttl_s = <uint32_t>f.extra if f.type == F_SEND_TTL else 0
     owner = owner_of(w, f.address)
     if owner != w.worker and bus_send(w, owner, BUS_ENVELOPE, &v, sizeof(v), f.body, f.body_n, -1) != 0:
@@ -157,24 +159,24 @@ cdef void send_from(Core* w, Conn* c, const Frame* f) noexcept nogil:
     if owner == w.worker:
         take_envelope(w, &v, f.body, f.body_n)
     else:
-        trace(w, TRACE_TO_OWNER, v.sender, v.recipient, v.id, <uint16_t>owner)
+        trace(w, TRACE_TO_OWNER, v.env.sender, v.env.recipient, v.env.id, <uint16_t>owner)
 
 
 cdef void refuse_envelope(Core* w, const BusEnvelope* v, uint16_t code) noexcept nogil:
     w.stats.refused += 1
-    trace(w, TRACE_REFUSED, v.sender, v.recipient, v.id, code)
-    tell(w, v.sender, v.recipient, v.id, F_REFUSED, code, True)
+    trace(w, TRACE_REFUSED, v.env.sender, v.env.recipient, v.env.id, code)
+    tell(w, v.env.sender, v.env.recipient, v.env.id, F_REFUSED, code, True)
 
 
 cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint32_t n) noexcept nogil:
     """An envelope for one of our devices.  Its sender hears exactly one first answer, now or later."""
-    cdef Device* d = directory_find(&w.directory, v.recipient)
+    cdef Device* d = directory_find(&w.directory, v.env.recipient)
     cdef Entry* e
     cdef Conn* c
     if d == NULL:
         refuse_envelope(w, v, CODE_ADDRESS_UNKNOWN)
         return
-    e = custody_find(&w.custody, v.recipient, v.sender, v.id)
+    e = custody_find(&w.custody, v.env.recipient, v.env.sender, v.env.id)
     if e != NULL:
         take_again(w, e)
         return
@@ -183,7 +185,7 @@ cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint
         refuse_envelope(w, v, CODE_TRY_LATER)
         return
     while d.held + d.undeleted >= w.bounds.mailbox:
-        if not make_room(w, d, v, priority_of(v.kind)):
+        if not make_room(w, d, &v.env):
             refuse_envelope(w, v, CODE_MAILBOX_FULL)
             return
     if d.conn != NONE_INDEX and d.undrained == 0:
@@ -196,22 +198,25 @@ cdef void take_envelope(Core* w, const BusEnvelope* v, const uint8_t* body, uint
 cdef void take_again(Core* w, Entry* e) noexcept nogil:
     """The same envelope once more while it is in our hands: its sender reconnected or lost patience."""
     w.stats.duplicates += 1
-    trace(w, TRACE_DUPLICATE, e.sender, e.recipient, e.id, 0)
+    trace(w, TRACE_DUPLICATE, e.env.sender, e.env.recipient, e.env.id, 0)
     if e.state == ENTRY_STORED:
-        tell(w, e.sender, e.recipient, e.id, F_ACCEPTED, 0, True)
+        tell(w, e.env.sender, e.env.recipient, e.env.id, F_ACCEPTED, 0, True)
         return
     if e.state == ENTRY_DELETING:
-        tell(w, e.sender, e.recipient, e.id, F_DELIVERED, 0, True)
+        tell(w, e.env.sender, e.env.recipient, e.env.id, F_DELIVERED, 0, True)
         return
     if e.state == ENTRY_UNSAVED and e.body != NULL:
         commit_entry(w, e)
         return
-    tell(w, e.sender, e.recipient, e.id, 0, 0, True)     # the answer is on its way; only the window moves
+    tell(w, e.env.sender, e.env.recipient, e.env.id, 0, 0, True)     # the answer is on its way; only the window moves
 
 
-cdef void stamp(const Core* w, const BusEnvelope* v, uint32_t* accepted_s, uint32_t* expires_s) noexcept nogil:
-    accepted_s[0] = <uint32_t>(w.wall_ms // 1000)
-    expires_s[0] = accepted_s[0] + (v.ttl_s if v.ttl_s else <uint32_t>w.bounds.retention_s[v.kind])
+cdef Envelope stamped(const Core* w, const BusEnvelope* v) noexcept nogil:
+    """With the times that the owner of its recipient sets."""
+    cdef Envelope env = v.env
+    env.accepted_s = <uint32_t>(w.wall_ms // 1000)
+    env.expires_s = env.accepted_s + (v.ttl_s if v.ttl_s else <uint32_t>w.bounds.retention_s[env.kind])
+    return env
 
 
 cdef int take_live(Core* w, Device* d, Conn* c, const BusEnvelope* v, const uint8_t* body, uint32_t n) noexcept nogil:
@@ -228,28 +233,23 @@ cdef int take_live(Core* w, Device* d, Conn* c, const BusEnvelope* v, const uint
         entry_free(&w.custody, e)
         return -1
     memcpy(e.body, body, n)
-    e.recipient = v.recipient
-    e.sender = v.sender
-    e.id = v.id
-    e.kind = v.kind
-    e.priority = priority_of(v.kind)
-    stamp(w, v, &e.accepted_s, &e.expires_s)
+    e.env = stamped(w, v)
     w.mail_seq += 1
     e.mail_seq = w.mail_seq
     e.state = ENTRY_LINGER
     e.linger_until_ms = w.now_ms + w.bounds.linger_ms
     custody_insert(&w.custody, e)
     linger_push(&w.custody, e)
-    put_in_flight(w, c, e, n)
+    put_in_flight(w, c, e)
     d.held += 1
     w.stats.delivered_live += 1
-    trace(w, TRACE_SENT, e.sender, e.recipient, e.id, 0)
+    trace(w, TRACE_SENT, e.env.sender, e.env.recipient, e.env.id, 0)
     memset(&f, 0, sizeof(Frame))
     f.type = F_DELIVER
-    f.kind = e.kind
+    f.kind = e.env.kind
     f.number = e.seq
-    f.address = e.sender
-    f.id = e.id
+    f.address = e.env.sender
+    f.id = e.env.id
     f.body = body
     f.body_n = n
     out_frame(w, c, &f)      # on failure the connection is doomed, and its end commits what is in flight
@@ -294,16 +294,11 @@ cdef void take_stored(Core* w, Device* d, const BusEnvelope* v, const uint8_t* b
     if op == NULL:
         refuse_envelope(w, v, CODE_TRY_LATER)
         return
-    trace(w, TRACE_TO_DISK, v.sender, v.recipient, v.id, 0)
+    trace(w, TRACE_TO_DISK, v.env.sender, v.env.recipient, v.env.id, 0)
     w.mail_seq += 1
-    op.flags = OP_DIRECT
-    op.kind = v.kind
-    op.priority = priority_of(v.kind)
-    op.recipient = v.recipient
-    op.sender = v.sender
-    op.id = v.id
+    op.origin = ORIGIN_DIRECT
+    op.env = stamped(w, v)
     op.seq = w.mail_seq
-    stamp(w, v, &op.accepted_s, &op.expires_s)
     memcpy(<uint8_t*>(op + 1), body, n)
     d.held += 1
     cdef Conn* c
@@ -318,24 +313,18 @@ cdef void take_stored(Core* w, Device* d, const BusEnvelope* v, const uint8_t* b
 
 cdef void commit_entry(Core* w, Entry* e) noexcept nogil:
     """The linger window is over, or the connection is: to disk with it."""
-    cdef StoreOp* op = batch_op(w, OP_PUT, e.body_n)
+    cdef StoreOp* op = batch_op(w, OP_PUT, e.env.body_n)
     linger_remove(&w.custody, e)
     if op == NULL:
         e.state = ENTRY_UNSAVED
-        tell(w, e.sender, e.recipient, e.id, F_REFUSED, CODE_TRY_LATER, True)
+        tell(w, e.env.sender, e.env.recipient, e.env.id, F_REFUSED, CODE_TRY_LATER, True)
         return
-    op.flags = OP_LINGER
-    op.kind = e.kind
-    op.priority = e.priority
-    op.recipient = e.recipient
-    op.sender = e.sender
-    op.id = e.id
+    op.origin = ORIGIN_LINGER
+    op.env = e.env
     op.seq = e.mail_seq
-    op.accepted_s = e.accepted_s
-    op.expires_s = e.expires_s
-    memcpy(<uint8_t*>(op + 1), e.body, e.body_n)
+    memcpy(<uint8_t*>(op + 1), e.body, e.env.body_n)
     e.state = ENTRY_COMMITTING
-    trace(w, TRACE_LINGER_OVER, e.sender, e.recipient, e.id, 0)
+    trace(w, TRACE_LINGER_OVER, e.env.sender, e.env.recipient, e.env.id, 0)
     w.stats.linger_commits += 1
 
 
@@ -353,10 +342,10 @@ cdef void acknowledged(Core* w, Entry* e) noexcept nogil:
         delete_row(w, e)      # when that fails it comes again with the next login, and is acknowledged again
         entry_end(w, e)
         return
-    trace(w, TRACE_ACKNOWLEDGED, e.sender, e.recipient, e.id, 0)
+    trace(w, TRACE_ACKNOWLEDGED, e.env.sender, e.env.recipient, e.env.id, 0)
     # "delivered" is the first answer unless "accepted" (STORED) or a refusal (UNSAVED) was told before.
-    tell(w, e.sender, e.recipient, e.id, F_DELIVERED, 0, e.state == ENTRY_LINGER or e.state == ENTRY_COMMITTING)
-    d = directory_find(&w.directory, e.recipient)
+    tell(w, e.env.sender, e.env.recipient, e.env.id, F_DELIVERED, 0, e.state == ENTRY_LINGER or e.state == ENTRY_COMMITTING)
+    d = directory_find(&w.directory, e.env.recipient)
     if d != NULL and d.held:
         d.held -= 1
     if e.state == ENTRY_COMMITTING or e.state == ENTRY_STORED:
@@ -381,7 +370,7 @@ cdef int acknowledge(Core* w, Conn* c, uint64_t first, uint64_t count) noexcept 
             continue
         a.ring[slot] = NULL
         a.inflight_n -= 1
-        a.inflight_bytes -= e.body_n
+        a.inflight_bytes -= e.env.body_n
         acknowledged(w, e)
     while a.seq_base != c.seq_next and a.ring[a.seq_base % WINDOW_MAX] == NULL:
         a.seq_base += 1
@@ -403,24 +392,24 @@ cdef int resend_frame(Core* w, Conn* c, Entry* e) noexcept nogil:
     cdef const uint8_t* body = e.body
     memset(&f, 0, sizeof(Frame))
     f.number = e.seq
-    f.address = e.sender
-    f.id = e.id
+    f.address = e.env.sender
+    f.id = e.env.id
     if e.state == ENTRY_RECEIPT:
         f.type = F_STORED_RECEIPT
-        f.extra = e.kind
+        f.extra = e.level
         f.code = e.code
         return out_frame(w, c, &f)
     if body == NULL:
-        if w.store.read(w.store, e.recipient, e.priority, e.mail_seq - 1, w.rows, 1, w.arena, w.arena_n) != 1:
+        if w.store.read(w.store, e.env.recipient, e.env.priority, e.mail_seq - 1, w.rows, 1, w.arena, w.arena_n) != 1:
             return 0
-        if w.rows[0].head.seq != e.mail_seq:
+        if w.rows[0].seq != e.mail_seq:
             return 0          # expired or corrupt since: nothing to repeat
         body = w.rows[0].body
     f.type = F_DELIVER_QUEUED
-    f.kind = e.kind
-    f.extra = e.accepted_s
+    f.kind = e.env.kind
+    f.extra = e.env.accepted_s
     f.body = body
-    f.body_n = e.body_n
+    f.body_n = e.env.body_n
     return out_frame(w, c, &f)
 
 
@@ -445,7 +434,7 @@ cdef void resend(Core* w, Conn* c) noexcept nogil:
         e.resends += 1
         e.sent_ms = w.now_ms
         w.stats.resends += 1
-        trace(w, TRACE_RESENT, e.sender, e.recipient, e.id, e.resends)
+        trace(w, TRACE_RESENT, e.env.sender, e.env.recipient, e.env.id, e.resends)
         # Behind a full socket a second copy helps nobody: only the count goes on.
         if not c.flags & FLAG_WANT_WRITE and resend_frame(w, c, e) != 0:
             return

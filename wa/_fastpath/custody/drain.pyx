@@ -3,7 +3,7 @@
 """Draining mailboxes and taking what the mailbox thread finished; see custody/drain.pxd."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
-from wa._fastpath.custody.batches cimport OP_DIRECT, OP_LINGER, OP_REPORT, OP_UNREPORT, queue_drain, tell
+from wa._fastpath.custody.batches cimport queue_drain, tell
 from wa._fastpath.base.codes cimport CODE_DROPPED, CODE_TRY_LATER
 from wa._fastpath.state.cold cimport wake_device
 from wa._fastpath.conn.conntable cimport conn_at, directory_find
@@ -16,7 +16,7 @@ from wa._fastpath.custody.deletion cimport deleted, drop_end, dropped, forget_ro
 from wa._fastpath.custody.delivery cimport entry_end, put_in_flight, ring_of, window_open
 from wa._fastpath.wire.frames cimport F_ACCEPTED, F_DELIVER_QUEUED, F_REFUSED, F_STORED_RECEIPT, Frame
 from wa._fastpath.mailbox.contract cimport (
-    MailRow, OP_DELETE, OP_DROP, OP_PUT, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_next,
+    MailRow, ORIGIN_LINGER, ORIGIN_REPORT, ORIGIN_UNREPORT, OP_DELETE, OP_DROP, OP_PUT, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_next,
 )
 from wa._fastpath.conn.output cimport conn_active, mark_dirty, out_frame
 from wa._fastpath.custody.reports cimport report, report_not, reported_after_all, reports_deleted, reports_kept
@@ -131,17 +131,17 @@ cdef int drain_class(Core* w, Conn* c, Device* d, uint32_t i) noexcept nogil:
             return EXHAUSTED
         for k in range(n):
             row = &w.rows[k]
-            e = custody_find(&w.custody, row.head.recipient, row.head.sender, row.head.id)
+            e = custody_find(&w.custody, row.env.recipient, row.env.sender, row.env.id)
             if e != NULL and e.state == ENTRY_DROPPING:
                 return WINDOW_FULL    # goes on when the store has answered
             if e != NULL:
                 pass
-            elif 0 < row.head.expires_s <= now_s:
+            elif 0 < row.env.expires_s <= now_s:
                 ds.expired_ms = w.now_ms if ds.expired_ms == 0 else ds.expired_ms    # left to the sweep
             else:
-                if not window_open(w, c, row.head.body_n) or deliver_row(w, c, d, row) != 0:
+                if not window_open(w, c, row.env.body_n) or deliver_row(w, c, d, row) != 0:
                     return WINDOW_FULL
-            ds.cursor[i] = row.head.seq
+            ds.cursor[i] = row.seq
 
 
 cdef int deliver_row(Core* w, Conn* c, Device* d, const MailRow* row) noexcept nogil:
@@ -150,45 +150,40 @@ cdef int deliver_row(Core* w, Conn* c, Device* d, const MailRow* row) noexcept n
     if e == NULL:
         return -1
     e.state = ENTRY_STORED
-    e.recipient = row.head.recipient
-    e.sender = row.head.sender
-    e.id = row.head.id
-    e.kind = row.head.kind
-    e.priority = row.head.priority
-    e.mail_seq = row.head.seq
-    e.accepted_s = row.head.accepted_s
-    e.expires_s = row.head.expires_s
+    e.env = row.env
+    e.mail_seq = row.seq
     custody_insert(&w.custody, e)
-    put_in_flight(w, c, e, row.head.body_n)
+    put_in_flight(w, c, e)
     if d.undrained:
         d.undrained -= 1
     w.stats.delivered_queued += 1
-    trace(w, TRACE_SENT_QUEUED, e.sender, e.recipient, e.id, 0)
+    trace(w, TRACE_SENT_QUEUED, e.env.sender, e.env.recipient, e.env.id, 0)
     memset(&f, 0, sizeof(Frame))
     f.type = F_DELIVER_QUEUED
-    f.kind = e.kind
+    f.kind = e.env.kind
     f.number = e.seq
-    f.address = e.sender
-    f.id = e.id
-    f.extra = e.accepted_s
+    f.address = e.env.sender
+    f.id = e.env.id
+    f.extra = e.env.accepted_s
     f.body = row.body
-    f.body_n = row.head.body_n
+    f.body_n = row.env.body_n
     return out_frame(w, c, &f)
 
 
-cdef bint receipt_in_flight(const Conn* c, const StoreOp* r) noexcept nogil:
+cdef bint receipt_in_flight(const Conn* c, const MailRow* r) noexcept nogil:
     cdef const Entry* e
     cdef uint32_t i
     for i in range(WINDOW_MAX):
         e = c.active.ring[i]
-        if e != NULL and e.state == ENTRY_RECEIPT and e.id == r.id and e.sender == r.sender and e.kind == r.kind:
+        if (e != NULL and e.state == ENTRY_RECEIPT and e.env.id == r.env.id and e.env.sender == r.env.sender
+                and e.level == r.level):
             return True
     return False
 
 
 cdef int drain_receipts(Core* w, Conn* c, Device* d) noexcept nogil:
     cdef DrainState* ds = c.active.drain
-    cdef StoreOp* r
+    cdef MailRow* r
     cdef Entry* e
     cdef Frame f
     cdef int n, k, want
@@ -208,27 +203,25 @@ cdef int drain_receipts(Core* w, Conn* c, Device* d) noexcept nogil:
         for k in range(n):
             r = &w.receipt_rows[k]
             if receipt_in_flight(c, r):
-                ds.receipt_peer = r.sender
-                ds.receipt_id = r.id
+                ds.receipt_peer = r.env.sender
+                ds.receipt_id = r.env.id
                 continue
             e = entry_new(&w.custody)
             if e == NULL:
                 return WINDOW_FULL
             e.state = ENTRY_RECEIPT
-            e.recipient = r.recipient     # owner, as in the store
-            e.sender = r.sender           # the peer
-            e.id = r.id
-            e.kind = r.kind
+            e.env = r.env
+            e.level = r.level
             e.code = r.code
-            put_in_flight(w, c, e, 0)
-            ds.receipt_peer = r.sender
-            ds.receipt_id = r.id
+            put_in_flight(w, c, e)
+            ds.receipt_peer = r.env.sender
+            ds.receipt_id = r.env.id
             memset(&f, 0, sizeof(Frame))
             f.type = F_STORED_RECEIPT
             f.number = e.seq
-            f.extra = e.kind
-            f.address = e.sender
-            f.id = e.id
+            f.extra = e.level
+            f.address = e.env.sender
+            f.id = e.env.id
             f.code = e.code
             if out_frame(w, c, &f) != 0:
                 return WINDOW_FULL
@@ -258,11 +251,11 @@ cdef void take_puts(Core* w, StoreBatch* b) noexcept nogil:
     cdef StoreOp* op = batch_first(b)
     while op != NULL:
         if op.what == OP_PUT:
-            if op.flags == OP_LINGER:
+            if op.origin == ORIGIN_LINGER:
                 lingered(w, op)
             else:
                 stored(w, op)
-        elif op.what == OP_RECEIPT_PUT and op.flags == OP_REPORT:
+        elif op.what == OP_RECEIPT_PUT and op.origin == ORIGIN_REPORT:
             reports_kept(w, op)
         op = batch_next(b, op)
 
@@ -274,9 +267,9 @@ cdef void take_deletes(Core* w, StoreBatch* b) noexcept nogil:
             deleted(w, op)
         elif op.what == OP_DROP:
             dropped(w, op)
-        elif op.what == OP_RECEIPT_DELETE and op.flags == OP_REPORT:
+        elif op.what == OP_RECEIPT_DELETE and op.origin == ORIGIN_REPORT:
             reports_deleted(w, op)
-        elif op.what == OP_RECEIPT_DELETE and op.flags == OP_UNREPORT:
+        elif op.what == OP_RECEIPT_DELETE and op.origin == ORIGIN_UNREPORT:
             reported_after_all(w, op)
         op = batch_next(b, op)
 
@@ -290,40 +283,40 @@ cdef void forget_one(Device* d) noexcept nogil:
 
 cdef void stored(Core* w, const StoreOp* op) noexcept nogil:
     """An envelope that went to the mailbox directly."""
-    cdef Device* d = directory_find(&w.directory, op.recipient)
+    cdef Device* d = directory_find(&w.directory, op.env.recipient)
     if op.result == RESULT_OK:
         w.stats.stored += 1
-        trace(w, TRACE_STORED, op.sender, op.recipient, op.id, 0)
-        tell(w, op.sender, op.recipient, op.id, F_ACCEPTED, 0, True)
+        trace(w, TRACE_STORED, op.env.sender, op.env.recipient, op.env.id, 0)
+        tell(w, op.env.sender, op.env.recipient, op.env.id, F_ACCEPTED, 0, True)
     elif op.result == RESULT_DUPLICATE:
         w.stats.duplicates += 1
-        trace(w, TRACE_DUPLICATE, op.sender, op.recipient, op.id, 0)
+        trace(w, TRACE_DUPLICATE, op.env.sender, op.env.recipient, op.env.id, 0)
         if d != NULL:
             forget_one(d)         # counted when it came the first time
-        tell(w, op.sender, op.recipient, op.id, F_ACCEPTED, 0, True)
+        tell(w, op.env.sender, op.env.recipient, op.env.id, F_ACCEPTED, 0, True)
     else:
         w.stats.refused += 1
-        trace(w, TRACE_REFUSED, op.sender, op.recipient, op.id, CODE_TRY_LATER)
+        trace(w, TRACE_REFUSED, op.env.sender, op.env.recipient, op.env.id, CODE_TRY_LATER)
         if d != NULL:
             forget_one(d)
-        tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_TRY_LATER, True)
+        tell(w, op.env.sender, op.env.recipient, op.env.id, F_REFUSED, CODE_TRY_LATER, True)
     if d == NULL:
         return
     if d.conn != NONE_INDEX:
         queue_drain(w, conn_at(&w.conns, d.conn))
     elif op.result == RESULT_OK or op.result == RESULT_DUPLICATE:
-        wake_device(w, d, op.priority)
+        wake_device(w, d, op.env.priority)
 
 
 cdef void lingered(Core* w, const StoreOp* op) noexcept nogil:
     """An envelope whose device did not acknowledge it inside the linger window."""
-    cdef Entry* e = custody_find(&w.custody, op.recipient, op.sender, op.id)
+    cdef Entry* e = custody_find(&w.custody, op.env.recipient, op.env.sender, op.env.id)
     cdef Device* d
     if e == NULL or e.state != ENTRY_COMMITTING or e.mail_seq != op.seq:
         return                    # acknowledged meanwhile: told, and its deletion is queued behind this
     if op.result == RESULT_OK or op.result == RESULT_DUPLICATE:
-        trace(w, TRACE_STORED, op.sender, op.recipient, op.id, 0)
-        tell(w, op.sender, op.recipient, op.id, F_ACCEPTED, 0, True)
+        trace(w, TRACE_STORED, op.env.sender, op.env.recipient, op.env.id, 0)
+        tell(w, op.env.sender, op.env.recipient, op.env.id, F_ACCEPTED, 0, True)
         e.state = ENTRY_STORED
         if e.body != NULL:
             slab_give(&w.slab, e.body, e.body_capacity)
@@ -332,11 +325,11 @@ cdef void lingered(Core* w, const StoreOp* op) noexcept nogil:
             entry_end(w, e)
         return
     w.stats.refused += 1
-    trace(w, TRACE_REFUSED, op.sender, op.recipient, op.id, CODE_TRY_LATER)
-    tell(w, op.sender, op.recipient, op.id, F_REFUSED, CODE_TRY_LATER, True)
+    trace(w, TRACE_REFUSED, op.env.sender, op.env.recipient, op.env.id, CODE_TRY_LATER)
+    tell(w, op.env.sender, op.env.recipient, op.env.id, F_REFUSED, CODE_TRY_LATER, True)
     e.state = ENTRY_UNSAVED
     if e.conn == NONE_INDEX:
-        d = directory_find(&w.directory, op.recipient)
+        d = directory_find(&w.directory, op.env.recipient)
         if d != NULL:
             forget_one(d)
         entry_end(w, e)
@@ -350,7 +343,7 @@ cdef void take_expired(Core* w, const StoreBatch* b) noexcept nogil:
     cdef Entry* e
     for i in range(b.expired_n):
         op = &b.expired[i]
-        e = custody_find(&w.custody, op.recipient, op.sender, op.id)
+        e = custody_find(&w.custody, op.env.recipient, op.env.sender, op.env.id)
         if e != NULL and e.mail_seq != op.seq:
             e = NULL                  # sent again since, and in custody anew
         if e != NULL and e.state == ENTRY_DELETING:
@@ -360,8 +353,8 @@ cdef void take_expired(Core* w, const StoreBatch* b) noexcept nogil:
             w.stats.dropped += 1
         else:
             w.stats.expired += 1
-        trace(w, TRACE_ENDED, op.sender, op.recipient, op.id, op.code)
-        d = directory_find(&w.directory, op.recipient)
+        trace(w, TRACE_ENDED, op.env.sender, op.env.recipient, op.env.id, op.code)
+        d = directory_find(&w.directory, op.env.recipient)
         if e != NULL and e.state == ENTRY_DROPPING:
             drop_end(w, e, True)
         elif e != NULL:

@@ -99,7 +99,7 @@ cdef void rehash(Custody* k) noexcept nogil:
         e = k.buckets[i]
         while e != NULL:
             following = e.hash_next
-            j = identity_hash(e.recipient, e.sender, e.id) & (n - 1)
+            j = identity_hash(e.env.recipient, e.env.sender, e.env.id) & (n - 1)
             e.hash_next = buckets[j]
             buckets[j] = e
             e = following
@@ -111,7 +111,7 @@ cdef void rehash(Custody* k) noexcept nogil:
 cdef int custody_insert(Custody* k, Entry* e) noexcept nogil:
     if k.used > k.mask:
         rehash(k)
-    cdef uint64_t i = identity_hash(e.recipient, e.sender, e.id) & k.mask
+    cdef uint64_t i = identity_hash(e.env.recipient, e.env.sender, e.env.id) & k.mask
     e.hash_next = k.buckets[i]
     k.buckets[i] = e
     k.used += 1
@@ -119,7 +119,7 @@ cdef int custody_insert(Custody* k, Entry* e) noexcept nogil:
 
 
 cdef void custody_remove(Custody* k, Entry* e) noexcept nogil:
-    cdef Entry** link = &k.buckets[identity_hash(e.recipient, e.sender, e.id) & k.mask]
+    cdef Entry** link = &k.buckets[identity_hash(e.env.recipient, e.env.sender, e.env.id) & k.mask]
     while link[0] != NULL:
         if link[0] == e:
             link[0] = e.hash_next
@@ -132,7 +132,7 @@ cdef void custody_remove(Custody* k, Entry* e) noexcept nogil:
 cdef Entry* custody_find(Custody* k, uint64_t recipient, uint64_t sender, uint64_t id) noexcept nogil:
     cdef Entry* e = k.buckets[identity_hash(recipient, sender, id) & k.mask]
     while e != NULL:
-        if e.id == id and e.sender == sender and e.recipient == recipient:
+        if e.env.id == id and e.env.sender == sender and e.env.recipient == recipient:
             return e
         e = e.hash_next
     return NULL

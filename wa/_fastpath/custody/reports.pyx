@@ -7,13 +7,13 @@ receipts said and not confirmed, `ticket_serial` is the monotonic second from wh
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from wa._fastpath.custody.batches cimport OP_REPORT, OP_UNREPORT, batch_op, owner_of, queue_drain
+from wa._fastpath.custody.batches cimport batch_op, owner_of, queue_drain
 from wa._fastpath.bus.send cimport BUS_REPORT, BUS_REPORT_KEPT, BusReceipt, bus_send
 from wa._fastpath.conn.conntable cimport conn_at, directory_add, directory_find, directory_remove
 from wa._fastpath.state.core cimport Active, Conn, Core, Device, DrainState, NONE_INDEX, WINDOW_MAX
 from wa._fastpath.wire.frames cimport F_REFUSED
 from wa._fastpath.mailbox.contract cimport (
-    OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_FAILED, RESULT_FULL, RESULT_OK, StoreOp,
+    MailRow, ORIGIN_REPORT, ORIGIN_UNREPORT, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_FAILED, RESULT_FULL, RESULT_OK, StoreOp,
 )
 from wa._fastpath.conn.output cimport conn_active
 from wa._fastpath.base.slab cimport slab_take
@@ -27,12 +27,12 @@ cdef enum:
 
 cdef void report(Core* w, const StoreOp* op) noexcept nogil:
     cdef Device* d
-    if op.sender == 0 or op.code == 0:
+    if op.env.sender == 0 or op.code == 0:
         return                            # damaged beyond telling whose it was: the store has reported it
-    if owner_of(w, op.sender) != w.worker:
-        reports_wait(w, op.sender)
+    if owner_of(w, op.env.sender) != w.worker:
+        reports_wait(w, op.env.sender)
         return
-    d = directory_find(&w.directory, op.sender)
+    d = directory_find(&w.directory, op.env.sender)
     if d == NULL:
         report_not(w, op)                 # the sending device was removed
     else:
@@ -43,19 +43,19 @@ cdef void report_not(Core* w, const StoreOp* op) noexcept nogil:
     cdef StoreOp* out = batch_op(w, OP_RECEIPT_DELETE, 0)
     if out == NULL:
         return
-    out.flags = OP_UNREPORT
-    out.recipient, out.sender, out.id, out.kind = op.sender, op.recipient, op.id, F_REFUSED
+    out.origin = ORIGIN_UNREPORT
+    out.env.recipient, out.env.sender, out.env.id, out.level = op.env.sender, op.env.recipient, op.env.id, F_REFUSED
 
 
 cdef void reported_after_all(Core* w, const StoreOp* op) noexcept nogil:
     cdef Device* d
     if op.result != RESULT_FULL and op.result != RESULT_FAILED:
         return
-    d = directory_find(&w.directory, op.recipient)
+    d = directory_find(&w.directory, op.env.recipient)
     if d != NULL:
         receipts_again(w, d)              # its sender has heard "delivered", which a report does not take back
-    elif owner_of(w, op.recipient) != w.worker:
-        reports_wait(w, op.recipient)
+    elif owner_of(w, op.env.recipient) != w.worker:
+        reports_wait(w, op.env.recipient)
 
 
 cdef void reports_wait(Core* w, uint64_t sender) noexcept nogil:
@@ -86,7 +86,7 @@ cdef void reports_say(Core* w) noexcept nogil:
 cdef int say(Core* w, Device* slot, uint32_t now_s) noexcept nogil:
     """A window of the receipts that wait for one sender.  Returns how many, 0 when it was taken off the list."""
     cdef BusReceipt r
-    cdef StoreOp* row
+    cdef MailRow* row
     cdef int k, n = w.store.read_receipts(w.store, slot.address, 0, 0, w.receipt_rows, WINDOW_MAX)
     if n == 0:
         directory_remove(&w.reports, slot.address)
@@ -96,8 +96,8 @@ cdef int say(Core* w, Device* slot, uint32_t now_s) noexcept nogil:
     for k in range(n):
         row = &w.receipt_rows[k]
         memset(&r, 0, sizeof(BusReceipt))
-        r.sender, r.recipient, r.id = row.recipient, row.sender, row.id
-        r.level, r.code, r.expires_s = row.kind, row.code, row.expires_s
+        r.sender, r.recipient, r.id = row.env.recipient, row.env.sender, row.env.id
+        r.level, r.code, r.expires_s = row.level, row.code, row.env.expires_s
         if bus_send(w, owner_of(w, r.sender), BUS_REPORT, &r, sizeof(BusReceipt), NULL, 0, -1) != 0:
             slot.ticket_serial = now_s + UNREACHED_S
             break
@@ -109,12 +109,12 @@ cdef void reports_confirmed(Core* w, const BusReceipt* r) noexcept nogil:
     cdef StoreOp* op = batch_op(w, OP_RECEIPT_DELETE, 0)
     if op == NULL:
         return                            # said and confirmed again
-    op.flags = OP_REPORT
-    op.recipient, op.sender, op.id, op.kind = r.sender, r.recipient, r.id, r.level
+    op.origin = ORIGIN_REPORT
+    op.env.recipient, op.env.sender, op.env.id, op.level = r.sender, r.recipient, r.id, r.level
 
 
 cdef void reports_deleted(Core* w, const StoreOp* op) noexcept nogil:
-    cdef Device* slot = directory_find(&w.reports, op.recipient)
+    cdef Device* slot = directory_find(&w.reports, op.env.recipient)
     if slot == NULL or slot.conn == 0:
         return
     slot.conn -= 1
@@ -137,20 +137,20 @@ cdef void reports_take(Core* w, const BusReceipt* r) noexcept nogil:
     op = batch_op(w, OP_RECEIPT_PUT, 0)
     if op == NULL:
         return                            # said again
-    op.flags = OP_REPORT
-    op.recipient, op.sender, op.id = r.sender, r.recipient, r.id
-    op.kind, op.code = r.level, r.code
-    op.accepted_s = <uint32_t>(w.wall_ms // 1000)
-    op.expires_s = r.expires_s
+    op.origin = ORIGIN_REPORT
+    op.env.recipient, op.env.sender, op.env.id = r.sender, r.recipient, r.id
+    op.level, op.code = r.level, r.code
+    op.env.accepted_s = <uint32_t>(w.wall_ms // 1000)
+    op.env.expires_s = r.expires_s
 
 
 cdef void reports_kept(Core* w, const StoreOp* op) noexcept nogil:
     cdef BusReceipt r
-    cdef Device* d = directory_find(&w.directory, op.recipient)
+    cdef Device* d = directory_find(&w.directory, op.env.recipient)
     if op.result != RESULT_OK and op.result != RESULT_DUPLICATE:
         return                            # the disk refused it: said again
     memset(&r, 0, sizeof(BusReceipt))
-    r.sender, r.recipient, r.id, r.level = op.recipient, op.sender, op.id, op.kind
+    r.sender, r.recipient, r.id, r.level = op.env.recipient, op.env.sender, op.env.id, op.level
     confirm(w, &r)
     if d != NULL:
         receipts_again(w, d)

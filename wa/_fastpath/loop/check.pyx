@@ -41,10 +41,10 @@ cdef const char* ring_check(Core* w, Conn* c, uint64_t* in_flight) noexcept nogi
         if e == NULL:
             continue
         n += 1
-        size += e.body_n
+        size += e.env.body_n
         if e.conn != c.index or e.seq % WINDOW_MAX != i or e.seq - a.seq_base >= c.seq_next - a.seq_base:
             return b"an entry in a ring slot that is not its own"
-        if e.state != ENTRY_RECEIPT and e.recipient != c.address:
+        if e.state != ENTRY_RECEIPT and e.env.recipient != c.address:
             return b"an entry in flight to another device"
     if n != a.inflight_n or size != a.inflight_bytes:
         return b"the counts of what is in flight"

@@ -32,7 +32,7 @@ from wa._fastpath.session.handshake cimport handshake_admit
 from wa._fastpath.os.host cimport Host
 from wa._fastpath.bus.receive cimport inbox_accept, inbox_readable
 from wa._fastpath.session.lifecycle cimport accept_all, begin_close, conn_end
-from wa._fastpath.mailbox.contract cimport MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
+from wa._fastpath.mailbox.contract cimport MailRow, MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
 from wa._fastpath.conn.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
 from wa._fastpath.os.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
 from wa._fastpath.custody.reports cimport reports_say
@@ -287,7 +287,7 @@ cdef class Loop:
         cdef StoreOp* op = batch_op(self.w, OP_SWEEP, 0)
         if op != NULL:
             ends_with(self.w, op, CODE_EXPIRED)
-            op.body_n = SWEEP_ITEMS
+            op.count = SWEEP_ITEMS
         return 0
 
     # --- running ------------------------------------------------------------------------------------------
@@ -412,7 +412,7 @@ cdef class Loop:
         op = batch_op(w, OP_PURGE, 0)
         if op == NULL:
             raise MemoryError
-        op.recipient = address
+        op.env.recipient = address
         ends_with(w, op, CODE_ADDRESS_UNKNOWN)
         directory_remove(&w.directory, address)
 
@@ -475,10 +475,10 @@ cdef class Loop:
             recipient, sender, envelope_id)
 
     def is_reported(self, uint64_t recipient, uint64_t sender, uint64_t envelope_id) -> bool:
-        cdef StoreOp r
+        cdef MailRow r
         cdef uint64_t peer = recipient if envelope_id else recipient - 1
         cdef int n = self.w.store.read_receipts(self.w.store, sender, peer, envelope_id - 1, &r, 1)
-        return n < 0 or (n == 1 and r.sender == recipient and r.id == envelope_id)
+        return n < 0 or (n == 1 and r.env.sender == recipient and r.env.id == envelope_id)
 
     def call_peer(self, worker: int, body: bytes) -> bool:
         if not 0 <= worker < self.w.workers or worker == self.w.worker:

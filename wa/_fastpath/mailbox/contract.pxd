@@ -10,6 +10,7 @@ to.  `mailbox/contract.pyx` holds what they share: the batches and the Python fa
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
 
+from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.wire.frames cimport F_DELIVERED, F_READ, F_REFUSED
 from wa._fastpath.os.poller cimport Poller
 
@@ -17,10 +18,10 @@ cdef enum:
     OP_PUT = 1                    # an envelope; body follows.  Deduplicated on (recipient, sender, id)
     OP_DELETE = 2                 # an envelope, by (recipient, priority, seq, sender, id); one stored under another
                                   # priority or seq with the same (recipient, sender, id) is the same envelope
-    OP_RECEIPT_PUT = 3            # owner = recipient field; peer = sender field; id, level = kind, code
-    OP_RECEIPT_DELETE = 4         # only if the stored level is not above `kind`
-    OP_SWEEP = 5                  # expire up to `body_n` envelopes and receipts with expires_s <= accepted_s ("now");
-                                  # has no body.  Receipts go without a word
+    OP_RECEIPT_PUT = 3            # whom it waits for = recipient, about whose device = sender; id, level, code
+    OP_RECEIPT_DELETE = 4         # only if the stored level is not above `level`
+    OP_SWEEP = 5                  # expire up to `count` envelopes, and as many receipts, with expires_s <= now, which
+                                  # is accepted_s of the operation.  Receipts go without a word
     OP_EXPIRED = 6                # written by the store into batch.expired: one per envelope that a SWEEP, PURGE or DROP
                                   # took out, with the operation's code
     OP_PURGE = 7                  # everything of mailbox `recipient` (a removed device): each envelope reported
@@ -33,30 +34,31 @@ cdef enum:
     # sender, F_REFUSED with this code, accepted_s and expires_s of the operation, as RECEIPT_PUT puts it, unless the
     # sender is not known.  So nothing disappears in silence, whatever fails between the commit and the telling.
 
-    RESULT_PENDING = 0
-    RESULT_OK = 1                 # stored / deleted
-    RESULT_DUPLICATE = 2          # PUT of an envelope that is there already (safe: say accepted); RECEIPT_PUT: a
-                                  # receipt was there and has the higher level now; RECEIPT_DELETE: a higher one stays
-    RESULT_MISSING = 3            # DELETE or DROP of something that is not there (already gone)
-    RESULT_FULL = 4               # disk or map full: not kept.  Deletes of the same batch may be OK all the same, so
-                                  # that a full store can empty: look at each op.result
-    RESULT_FAILED = 5             # any other storage error: nothing of the transaction was kept
+    ORIGIN_DIRECT = 0x11          # a PUT with no Entry behind it
+    ORIGIN_LINGER = 0x12          # a PUT whose Entry is COMMITTING
+    ORIGIN_REPORT = 0x13          # a RECEIPT_PUT or RECEIPT_DELETE of custody/reports.pyx
+    ORIGIN_UNREPORT = 0x14        # its RECEIPT_DELETE of a report that is not true
 
-ctypedef struct StoreOp:          # 56 bytes; the next one starts after the body, rounded up to 8: PUT, PUT_SHARED, BODY
-    uint8_t what
-    uint8_t result
-    uint8_t kind                  # envelope kind, or receipt level
-    uint8_t priority
+    RESULT_PENDING = 0            # no value of the three is one of another
+    RESULT_OK = 0x21              # stored / deleted
+    RESULT_DUPLICATE = 0x22       # PUT of an envelope that is there already (safe: say accepted); RECEIPT_PUT: a
+                                  # receipt was there and has the higher level now; RECEIPT_DELETE: a higher one stays
+    RESULT_MISSING = 0x23         # DELETE or DROP of something that is not there (already gone)
+    RESULT_FULL = 0x24            # disk or map full: not kept.  Deletes of the same batch may be OK all the same, so
+                                  # that a full store can empty: look at each op.result
+    RESULT_FAILED = 0x25          # any other storage error: nothing of the transaction was kept
+
+ctypedef struct StoreOp:          # 64 bytes; the next one starts after the body, rounded up to 8: PUT, PUT_SHARED, BODY
+    uint8_t what                  # OP_*
+    uint8_t result                # RESULT_*
+    uint8_t origin                # ORIGIN_*: the loop's own, untouched by the store
+    uint8_t level                 # receipts: frame type F_ACCEPTED..F_REFUSED
     uint16_t code                 # receipts: error code
-    uint16_t flags                # the loop's own, untouched by the store
-    uint32_t body_n
-    uint32_t tag                  # the loop's own, untouched by the store
-    uint64_t recipient
-    uint64_t sender
-    uint64_t id
+    uint16_t zero
+    uint32_t count                # SWEEP
+    uint32_t zero_too
     uint64_t seq                  # mailbox order, assigned by the loop, unique and ascending per worker
-    uint32_t accepted_s           # Unix seconds
-    uint32_t expires_s            # 0: never
+    Envelope env                  # of what is written or taken out; for a receipt, its times are the receipt's
 
 ctypedef struct StoreBatch:
     StoreBatch* next
@@ -67,9 +69,13 @@ ctypedef struct StoreBatch:
                                   # sender 0 (with id and kind) when a damaged envelope's sender is not known
     uint32_t expired_n
 
-ctypedef struct MailRow:          # one envelope read back; body points into the caller's arena
-    StoreOp head
-    const uint8_t* body
+ctypedef struct MailRow:          # one envelope or receipt, read back
+    Envelope env
+    uint64_t seq                  # envelopes
+    uint64_t place                # the store's own
+    const uint8_t* body           # envelopes: in the caller's arena; NULL where the read says so
+    uint16_t code                 # receipts
+    uint8_t level                 # receipts
 
 # census callback: one call per stored envelope key, in key order, at start-up
 ctypedef void (*census_fn)(void* context, uint64_t recipient, uint8_t priority, uint64_t seq) noexcept nogil
@@ -86,10 +92,10 @@ ctypedef struct MailStore:
                 MailRow* out, int out_max, uint8_t* arena, size_t arena_n) noexcept nogil
     # Envelopes of one mailbox without their bodies (body_n 0), in the order in which they
     # make room: expired by now_s first, then the lowest priority, then the oldest.  A count or -errno.
-    int (*read_victims)(MailStore* s, uint64_t recipient, uint32_t now_s, StoreOp* out, int out_max) noexcept nogil
+    int (*read_victims)(MailStore* s, uint64_t recipient, uint32_t now_s, MailRow* out, int out_max) noexcept nogil
     # Receipts waiting for `owner`, in (peer, id) order after the given one (0, 0 to start).
     int (*read_receipts)(MailStore* s, uint64_t owner, uint64_t after_peer, uint64_t after_id,
-                         StoreOp* out, int out_max) noexcept nogil
+                         MailRow* out, int out_max) noexcept nogil
     int (*contains)(MailStore* s, uint64_t recipient, uint64_t sender, uint64_t id) noexcept nogil  # 1, 0, -errno
     int (*census)(MailStore* s, census_fn each, void* context) noexcept nogil
     int (*receipt_census)(MailStore* s, census_fn each, void* context) noexcept nogil   # owner, level, 0

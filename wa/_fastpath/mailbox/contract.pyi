@@ -16,16 +16,16 @@ class What(IntEnum):
 
 class Result(IntEnum):
     PENDING = 0
-    OK = 1
-    DUPLICATE = 2
-    MISSING = 3
-    FULL = 4
-    FAILED = 5
+    OK = 0x21
+    DUPLICATE = 0x22
+    MISSING = 0x23
+    FULL = 0x24
+    FAILED = 0x25
 
 class Op(NamedTuple):
     """One operation, one stored envelope or one receipt; fields as in StoreOp (mailbox/contract.pxd).
 
-    Receipts: owner = recipient, peer = sender, level = kind.  count_max: OP_SWEEP only.  PUT_SHARED: the body is
+    Receipts: owner = recipient, peer = sender.  count_max: OP_SWEEP only.  PUT_SHARED: the body is
     `body_number(n)`.
     """
 
@@ -41,6 +41,7 @@ class Op(NamedTuple):
     expires_s: int = 0
     body: bytes = b""
     count_max: int = 0
+    level: int = 0
 
 class Applied(NamedTuple):
     status: Result

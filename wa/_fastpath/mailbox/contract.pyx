@@ -30,7 +30,7 @@ cdef extern from *:
 cdef enum:
     BATCH_BYTES_MIN = 4096
 
-assert sizeof(StoreOp) == 56
+assert sizeof(Envelope) == 40 and sizeof(StoreOp) == 64    # no padding
 
 
 # --- batches ----------------------------------------------------------------------------------------
@@ -40,7 +40,6 @@ cdef inline bint has_body(uint8_t what) noexcept nogil:
 
 
 cdef inline uint64_t body_room(uint8_t what, uint32_t body_n) noexcept nogil:
-    # OP_SWEEP uses body_n as a count.
     return (<uint64_t>body_n + 7) & ~<uint64_t>7 if has_body(what) else 0
 
 
@@ -77,7 +76,7 @@ cdef StoreOp* batch_add(StoreBatch* b, uint8_t what, uint32_t body_n) noexcept n
     op = <StoreOp*>(b.data + b.used)
     memset(op, 0, sizeof(StoreOp))
     op.what = what
-    op.body_n = body_n
+    op.env.body_n = body_n
     b.used = <uint32_t>need
     b.ops_n += 1
     return op
@@ -88,7 +87,7 @@ cdef StoreOp* batch_first(StoreBatch* b) noexcept nogil:
 
 
 cdef StoreOp* batch_next(StoreBatch* b, StoreOp* op) noexcept nogil:
-    cdef uint8_t* p = <uint8_t*>(op + 1) + body_room(op.what, op.body_n)
+    cdef uint8_t* p = <uint8_t*>(op + 1) + body_room(op.what, op.env.body_n)
     return <StoreOp*>p if p < b.data + b.used else NULL
 
 
@@ -162,6 +161,7 @@ class Op(NamedTuple):
     expires_s: int = 0
     body: bytes = b""
     count_max: int = 0
+    level: int = 0
 
 
 class Applied(NamedTuple):
@@ -181,21 +181,31 @@ def body_number(uint64_t number) -> bytes:
 
 cdef int add_op(StoreBatch* b, object op) except -1:
     cdef bytes body = op.body
-    cdef uint32_t body_n = op.count_max if op.what == OP_SWEEP else len(body)
+    cdef uint32_t body_n = len(body) if has_body(op.what) else 0
     cdef StoreOp* to = batch_add(b, op.what, body_n)
     if to == NULL:
         raise MemoryError()
-    to.recipient, to.sender, to.id, to.seq = op.recipient, op.sender, op.id, op.seq
-    to.priority, to.kind, to.code = op.priority, op.kind, op.code
-    to.accepted_s, to.expires_s = op.accepted_s, op.expires_s
-    if has_body(op.what) and body_n:
+    to.env.recipient, to.env.sender, to.env.id, to.seq = op.recipient, op.sender, op.id, op.seq
+    to.env.priority, to.env.kind, to.level, to.code = op.priority, op.kind, op.level, op.code
+    to.env.accepted_s, to.env.expires_s, to.count = op.accepted_s, op.expires_s, op.count_max
+    if body_n:
         memcpy(to + 1, PyBytes_AS_STRING(body), body_n)
     return 0
 
 
-cdef object op_of(StoreOp* op, bytes body):
-    return Op(What(op.what), op.recipient, op.sender, op.id, op.seq, op.priority, op.kind, op.code,
-              op.accepted_s, op.expires_s, body)
+cdef object face_of(what, const Envelope* v, uint64_t seq, uint8_t level, uint16_t code, bytes body):
+    return Op(what, v.recipient, v.sender, v.id, seq, v.priority, v.kind, code, v.accepted_s, v.expires_s, body,
+              level=level)
+
+
+cdef object expired_of(const StoreOp* op):
+    return face_of(What(op.what), &op.env, op.seq, op.level, op.code, b"")
+
+
+cdef list rows_of(what, const MailRow* rows, int n):
+    return [face_of(what, &rows[i].env, rows[i].seq, rows[i].level, rows[i].code,
+                    PyBytes_FromStringAndSize(<const char*>rows[i].body, rows[i].env.body_n if rows[i].body else 0))
+            for i in range(n)]
 
 
 cdef object applied_of(StoreBatch* b):
@@ -205,7 +215,7 @@ cdef object applied_of(StoreBatch* b):
     while op != NULL:
         results.append(Result(op.result))
         op = batch_next(b, op)
-    return Applied(Result(b.status), results, [op_of(&b.expired[i], b"") for i in range(b.expired_n)])
+    return Applied(Result(b.status), results, [expired_of(&b.expired[i]) for i in range(b.expired_n)])
 
 
 cdef int check(int rc) except -1:
@@ -272,39 +282,38 @@ cdef class MailStoreBase:
         """Envelopes as Op(PUT), see MailStore.read.  Raises OSError."""
         cdef MailRow* rows = <MailRow*>malloc(count_max * sizeof(MailRow) + 1)
         cdef uint8_t* arena = <uint8_t*>malloc(arena_bytes + 1)
-        cdef int i, n
+        cdef int n
         try:
             if rows == NULL or arena == NULL:
                 raise MemoryError()
             n = check(self.vtable.read(&self.vtable, recipient, priority, after_seq, rows, count_max, arena,
                                        arena_bytes))
-            return [op_of(&rows[i].head, PyBytes_FromStringAndSize(<const char*>rows[i].body, rows[i].head.body_n))
-                    for i in range(n)]
+            return rows_of(What.PUT, rows, n)
         finally:
             free(rows)
             free(arena)
 
     def read_receipts(self, uint64_t owner, uint64_t after_peer=0, uint64_t after_id=0, int count_max=64) -> list:
         """Receipts as Op(RECEIPT_PUT), see MailStore.read_receipts.  Raises OSError."""
-        cdef StoreOp* out = <StoreOp*>malloc(count_max * sizeof(StoreOp) + 1)
-        cdef int i, n
+        cdef MailRow* out = <MailRow*>malloc(count_max * sizeof(MailRow) + 1)
+        cdef int n
         try:
             if out == NULL:
                 raise MemoryError()
             n = check(self.vtable.read_receipts(&self.vtable, owner, after_peer, after_id, out, count_max))
-            return [op_of(&out[i], b"") for i in range(n)]
+            return rows_of(What.RECEIPT_PUT, out, n)
         finally:
             free(out)
 
     def read_victims(self, uint64_t recipient, uint32_t now_s, int count_max=64) -> list:
         """Envelopes as Op(PUT) without bodies, see MailStore.read_victims.  Raises OSError."""
-        cdef StoreOp* out = <StoreOp*>malloc(count_max * sizeof(StoreOp) + 1)
-        cdef int i, n
+        cdef MailRow* out = <MailRow*>malloc(count_max * sizeof(MailRow) + 1)
+        cdef int n
         try:
             if out == NULL:
                 raise MemoryError()
             n = check(self.vtable.read_victims(&self.vtable, recipient, now_s, out, count_max))
-            return [op_of(&out[i], b"") for i in range(n)]
+            return rows_of(What.PUT, out, n)
         finally:
             free(out)
 

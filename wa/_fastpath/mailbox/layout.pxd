@@ -14,7 +14,9 @@ The first crc of ENVELOPE and BODY is over the head alone: what is known of a ro
 one goes on from there over the body.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
+
+from wa._fastpath.base.envelope cimport Envelope
 
 cdef enum:
     FORMAT = 2
@@ -108,6 +110,26 @@ cdef inline void put64(uint8_t* p, uint64_t v) noexcept nogil:
 
 cdef inline uint64_t get64(const uint8_t* p) noexcept nogil:
     return <uint64_t>get32(p) << 32 | get32(p + 4)
+
+
+cdef inline void envelope_put(uint8_t* p, const Envelope* v, uint64_t seq) noexcept nogil:
+    """The head of an ENVELOPE or SHARED row, but for its type."""
+    p[AT_KIND] = v.kind
+    p[AT_PRIORITY] = v.priority
+    put64(p + AT_RECIPIENT, v.recipient)
+    put64(p + AT_SENDER, v.sender)
+    put64(p + AT_ID, v.id)
+    put64(p + AT_SEQ, seq)
+    put32(p + AT_ACCEPTED, v.accepted_s)
+    put32(p + AT_EXPIRES, v.expires_s)
+
+
+cdef inline void envelope_of(const uint8_t* p, Envelope* v) noexcept nogil:
+    """The other way; its body is not counted here."""
+    memset(v, 0, sizeof(Envelope))
+    v.kind, v.priority = p[AT_KIND], p[AT_PRIORITY]
+    v.recipient, v.sender, v.id = get64(p + AT_RECIPIENT), get64(p + AT_SENDER), get64(p + AT_ID)
+    v.accepted_s, v.expires_s = get32(p + AT_ACCEPTED), get32(p + AT_EXPIRES)
 
 
 cdef inline uint32_t head_crc(uint64_t place, const uint8_t* p, size_t n) noexcept nogil:

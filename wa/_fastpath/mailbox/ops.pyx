@@ -38,18 +38,18 @@ cdef int find(Lmdb* s, StoreOp* op, Found* found) noexcept nogil:
     cdef Index* x = &s.index
     cdef Entry* e
     cdef uint8_t* p
-    cdef uint32_t i = index_first(x, index_hash(x, op.recipient, op.sender, op.id))
+    cdef uint32_t i = index_first(x, index_hash(x, op.env.recipient, op.env.sender, op.env.id))
     cdef int rc
     found.entry = NO_ENTRY
     while i != NO_ENTRY:
         e = &x.entries[i]
-        if not e.flags & FLAG_DYING and e.flags & KIND_MASK != KIND_BODY and x.boxes[e.box].owner == op.recipient:
+        if not e.flags & FLAG_DYING and e.flags & KIND_MASK != KIND_BODY and x.boxes[e.box].owner == op.env.recipient:
             rc = row_get(s, entry_place(e), &found.row, &found.known)
             if rc:
                 return rc
             p = <uint8_t*>found.row.mv_data
-            if (get64(p + AT_SENDER) == op.sender and get64(p + AT_ID) == op.id if found.known
-                    else e.rank == op.priority and e.order == op.seq):
+            if (get64(p + AT_SENDER) == op.env.sender and get64(p + AT_ID) == op.env.id if found.known
+                    else e.rank == op.env.priority and e.order == op.seq):
                 found.entry = i
                 return 0
         i = index_after(x, i)
@@ -81,29 +81,22 @@ cdef int whole(Lmdb* s, Found* found, bint* intact) noexcept nogil:
 
 cdef int write_envelope(Lmdb* s, StoreOp* op, uint32_t body) noexcept nogil:
     cdef bint shared = op.what == OP_PUT_SHARED
-    cdef size_t n = SHARED_HEAD + CRC_BYTES if shared else ENVELOPE_HEAD + 2 * CRC_BYTES + <size_t>op.body_n
+    cdef size_t n = SHARED_HEAD + CRC_BYTES if shared else ENVELOPE_HEAD + 2 * CRC_BYTES + <size_t>op.env.body_n
     cdef uint64_t place
     cdef uint8_t* p
     cdef int rc = row_append(s, n, &p, &place)
     if rc:
         return rc
     p[0] = ROW_SHARED if shared else ROW_ENVELOPE
-    p[AT_KIND] = op.kind
-    p[AT_PRIORITY] = op.priority
-    put64(p + AT_RECIPIENT, op.recipient)
-    put64(p + AT_SENDER, op.sender)
-    put64(p + AT_ID, op.id)
-    put64(p + AT_SEQ, op.seq)
-    put32(p + AT_ACCEPTED, op.accepted_s)
-    put32(p + AT_EXPIRES, op.expires_s)
+    envelope_put(p, &op.env, op.seq)
     if shared:
         put64(p + AT_NUMBER, s.index.entries[body].order)
     else:
-        memcpy(p + ENVELOPE_HEAD + CRC_BYTES, op + 1, op.body_n)
+        memcpy(p + ENVELOPE_HEAD + CRC_BYTES, op + 1, op.env.body_n)
     seal(place, p, n)
     rc = added(s, add_envelope(&s.index, KIND_SHARED if shared else KIND_ENVELOPE,
-                               index_hash(&s.index, op.recipient, op.sender, op.id), op.recipient, op.priority, op.seq,
-                               place, n, op.expires_s))
+                               index_hash(&s.index, op.env.recipient, op.env.sender, op.env.id), op.env.recipient, op.env.priority, op.seq,
+                               place, n, op.env.expires_s))
     return body_need(s, body, 1) if rc == 0 and shared else rc
 
 
@@ -128,9 +121,9 @@ cdef int do_put(Lmdb* s, StoreOp* op) noexcept nogil:
         if body == NO_ENTRY:
             op.result = RESULT_MISSING
             return 0
-    if seq_taken(&s.index, op.recipient, op.priority, op.seq) and (
+    if seq_taken(&s.index, op.env.recipient, op.env.priority, op.seq) and (
             found.entry == NO_ENTRY or s.index.entries[found.entry].order != op.seq
-            or s.index.entries[found.entry].rank != op.priority):
+            or s.index.entries[found.entry].rank != op.env.priority):
         op.result = RESULT_FAILED     # two envelopes with one seq: the caller's fault, and the stored one must stay
         return 0
     op.result = RESULT_OK
@@ -140,22 +133,22 @@ cdef int do_put(Lmdb* s, StoreOp* op) noexcept nogil:
 
 
 cdef int do_body(Lmdb* s, StoreOp* op) noexcept nogil:
-    cdef size_t n = BODY_HEAD + 2 * CRC_BYTES + <size_t>op.body_n
+    cdef size_t n = BODY_HEAD + 2 * CRC_BYTES + <size_t>op.env.body_n
     cdef uint64_t place
     cdef uint8_t* p
     cdef int rc
-    if body_find(&s.index, op.id, False) != NO_ENTRY:
+    if body_find(&s.index, op.env.id, False) != NO_ENTRY:
         op.result = RESULT_FAILED
         return 0
     rc = row_append(s, n, &p, &place)
     if rc:
         return rc
     p[0] = ROW_BODY
-    put64(p + AT_BODY_NUMBER, op.id)
-    memcpy(p + BODY_HEAD + CRC_BYTES, op + 1, op.body_n)
+    put64(p + AT_BODY_NUMBER, op.env.id)
+    memcpy(p + BODY_HEAD + CRC_BYTES, op + 1, op.env.body_n)
     seal(place, p, n)
     op.result = RESULT_OK
-    return added(s, add_body(&s.index, op.id, place, n))
+    return added(s, add_body(&s.index, op.env.id, place, n))
 
 
 cdef int drop_unneeded(Lmdb* s, StoreBatch* b) noexcept nogil:
@@ -164,7 +157,7 @@ cdef int drop_unneeded(Lmdb* s, StoreBatch* b) noexcept nogil:
     cdef int rc
     while op != NULL:
         if op.what == OP_BODY:
-            body = body_find(&s.index, op.id, False)
+            body = body_find(&s.index, op.env.id, False)
             if body != NO_ENTRY and s.index.entries[body].box == 0:
                 rc = end_entry(s, body)
                 if rc:
@@ -217,10 +210,10 @@ cdef int raise_receipt(Lmdb* s, uint64_t owner, uint64_t peer, uint64_t id, uint
     put64(p + AT_OWNER, owner)
     put64(p + AT_PEER, peer)
     put64(p + AT_RECEIPT_ID, id)
-    put32(p + AT_RECEIPT_ACCEPTED, op.accepted_s)
-    put32(p + AT_RECEIPT_EXPIRES, op.expires_s)
+    put32(p + AT_RECEIPT_ACCEPTED, op.env.accepted_s)
+    put32(p + AT_RECEIPT_EXPIRES, op.env.expires_s)
     seal(place, p, RECEIPT_HEAD + CRC_BYTES)
-    return added(s, add_receipt(&s.index, owner, peer, id, level, place, RECEIPT_HEAD + CRC_BYTES, op.expires_s))
+    return added(s, add_receipt(&s.index, owner, peer, id, level, place, RECEIPT_HEAD + CRC_BYTES, op.env.expires_s))
 
 
 # --- what is taken out and reported -------------------------------------------------------------------
@@ -238,22 +231,22 @@ cdef int expire(Lmdb* s, StoreBatch* b, StoreOp* cause, uint32_t entry, const St
     cdef int rc
     if out == NULL:
         return ENOMEM
-    out.recipient, out.priority, out.seq, out.code = s.index.boxes[e.box].owner, e.rank, e.order, cause.code
+    out.seq, out.code = e.order, cause.code
     rc = row_get(s, entry_place(e), &row, &known)
     if rc:
         return rc
     if known:
         p = <uint8_t*>row.mv_data
-        out.sender, out.id, out.kind = get64(p + AT_SENDER), get64(p + AT_ID), p[AT_KIND]
-        out.accepted_s, out.expires_s = get32(p + AT_ACCEPTED), get32(p + AT_EXPIRES)
+        envelope_of(p, &out.env)
     elif hint != NULL:
-        out.sender, out.id, out.kind = hint.sender, hint.id, hint.kind
+        out.env.sender, out.env.id, out.env.kind = hint.env.sender, hint.env.id, hint.env.kind
+    out.env.recipient, out.env.priority = s.index.boxes[e.box].owner, e.rank
     if not known or not body_intact(p, row.mv_size):
         report_entry(s, entry)
     rc = end_entry(s, entry)
-    if rc or out.sender == 0 or cause.code == 0:
+    if rc or out.env.sender == 0 or cause.code == 0:
         return rc
-    return raise_receipt(s, out.sender, out.recipient, out.id, F_REFUSED, cause, &known)
+    return raise_receipt(s, out.env.sender, out.env.recipient, out.env.id, F_REFUSED, cause, &known)
 
 
 cdef int do_drop(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
@@ -298,12 +291,12 @@ cdef int expire_second(Lmdb* s, StoreBatch* b, StoreOp* op, const uint32_t* due,
 
 
 cdef int sweep_kind(Lmdb* s, StoreBatch* b, StoreOp* op, Heap* heap, bint receipts) noexcept nogil:
-    cdef uint32_t left = op.body_n, count, i
+    cdef uint32_t left = op.count, count, i
     cdef uint32_t* due
     cdef int64_t n
     cdef int rc = 0
     while left and rc == 0:
-        n = due_first(&s.index, heap, op.accepted_s, &due)
+        n = due_first(&s.index, heap, op.env.accepted_s, &due)
         if n <= 0:
             return ENOMEM if n else 0
         count = <uint32_t>n if n < left else left
@@ -327,7 +320,7 @@ cdef int do_sweep(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
 
 cdef int do_purge(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
     # Envelopes are reported; waiting receipts of the mailbox go without a word.  Nothing leaves its box before the commit.
-    cdef uint32_t box = box_find(&s.index, op.recipient), at = 0, entry
+    cdef uint32_t box = box_find(&s.index, op.env.recipient), at = 0, entry
     cdef Handles* h
     cdef int rc
     op.result = RESULT_OK
@@ -355,19 +348,19 @@ cdef int do_purge(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
 
 cdef int do_receipt_put(Lmdb* s, StoreOp* op) noexcept nogil:
     cdef bint was_there
-    cdef int rc = raise_receipt(s, op.recipient, op.sender, op.id, op.kind, op, &was_there)
+    cdef int rc = raise_receipt(s, op.env.recipient, op.env.sender, op.env.id, op.level, op, &was_there)
     op.result = RESULT_DUPLICATE if was_there else RESULT_OK
     return rc
 
 
 cdef int do_receipt_delete(Lmdb* s, StoreOp* op) noexcept nogil:
-    cdef uint32_t entry = receipt_find(&s.index, op.recipient, op.sender, op.id)
+    cdef uint32_t entry = receipt_find(&s.index, op.env.recipient, op.env.sender, op.env.id)
     cdef bint intact
     cdef int rc
     op.result = RESULT_MISSING
     if entry == NO_ENTRY:
         return 0
-    if receipt_rank(s.index.entries[entry].rank) > receipt_rank(op.kind):
+    if receipt_rank(s.index.entries[entry].rank) > receipt_rank(op.level):
         rc = receipt_intact(s, entry, &intact)
         if rc:
             return rc

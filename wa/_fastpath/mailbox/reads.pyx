@@ -75,7 +75,7 @@ cdef bint look(Lmdb* s, uint64_t place, MDB_val* row) noexcept nogil:
 
 cdef int want_after(Index* x, uint64_t recipient, uint8_t priority, uint64_t after_seq, MailRow* out,
                     int out_max) noexcept nogil:
-    """Places (kept in head.id) and seqs of the envelopes that follow.  The index is locked."""
+    """Places and seqs of the envelopes that follow.  The index is locked."""
     cdef uint32_t b = box_find(x, recipient), at
     cdef Handles* h
     cdef Entry* e
@@ -88,7 +88,7 @@ cdef int want_after(Index* x, uint64_t recipient, uint8_t priority, uint64_t aft
         if n == out_max or e.rank != priority:
             break
         if entry_visible(x, h.at[h.start + at]):
-            out[n].head.id, out[n].head.seq = entry_place(e), e.order
+            out[n].place, out[n].seq = entry_place(e), e.order
             n += 1
     return n
 
@@ -112,12 +112,10 @@ cdef int shared_body(Lmdb* s, uint64_t number, MDB_val* body) noexcept nogil:
     return 0
 
 
-cdef void fill_head(StoreOp* head, const uint8_t* p) noexcept nogil:
-    memset(head, 0, sizeof(StoreOp))
-    head.what, head.result = OP_PUT, RESULT_OK
-    head.recipient, head.priority, head.seq = get64(p + AT_RECIPIENT), p[AT_PRIORITY], get64(p + AT_SEQ)
-    head.sender, head.id, head.kind = get64(p + AT_SENDER), get64(p + AT_ID), p[AT_KIND]
-    head.accepted_s, head.expires_s = get32(p + AT_ACCEPTED), get32(p + AT_EXPIRES)
+cdef void fill_envelope(MailRow* out, const uint8_t* p) noexcept nogil:
+    memset(out, 0, sizeof(MailRow))
+    envelope_of(p, &out.env)
+    out.seq = get64(p + AT_SEQ)
 
 
 ctypedef struct Reading:
@@ -152,8 +150,8 @@ cdef int take_one(Lmdb* s, Reading* r, uint64_t recipient, uint8_t priority, uin
     if body.mv_size > r.arena_n - r.used:
         r.full = True
         return 0
-    fill_head(&r.out[r.n].head, p)
-    r.out[r.n].head.body_n = <uint32_t>body.mv_size
+    fill_envelope(&r.out[r.n], p)
+    r.out[r.n].env.body_n = <uint32_t>body.mv_size
     memcpy(r.arena + r.used, body.mv_data, body.mv_size)
     r.out[r.n].body = r.arena + r.used
     r.used += body.mv_size
@@ -179,8 +177,8 @@ cdef int store_read(MailStore* m, uint64_t recipient, uint8_t priority, uint64_t
         pthread_mutex_unlock(&s.index.lock)
         again = wanted == out_max - first     # if some of these are damaged, others may follow
         for i in range(first, first + wanted):
-            seq = out[i].head.seq             # take_one() fills what was passed already
-            if take_one(s, &r, recipient, priority, seq, out[i].head.id):
+            seq = out[i].seq             # take_one() fills what was passed already
+            if take_one(s, &r, recipient, priority, seq, out[i].place):
                 again = True
                 break
             if r.full:
@@ -190,7 +188,7 @@ cdef int store_read(MailStore* m, uint64_t recipient, uint8_t priority, uint64_t
     return -EMSGSIZE if r.full and r.n == 0 else r.n
 
 
-cdef int store_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, StoreOp* out, int out_max) noexcept nogil:
+cdef int store_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, MailRow* out, int out_max) noexcept nogil:
     cdef Lmdb* s = <Lmdb*>m.state
     cdef Wanted* wanted = NULL
     cdef MDB_val row
@@ -205,7 +203,7 @@ cdef int store_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, St
         if n == out_max:
             break
         if look(s, wanted[i].place, &row) and body_intact(<uint8_t*>row.mv_data, row.mv_size):
-            fill_head(&out[n], <uint8_t*>row.mv_data)
+            fill_envelope(&out[n], <uint8_t*>row.mv_data)
             n += 1
         else:
             report_mail(s, recipient, wanted[i].priority, wanted[i].seq)
@@ -280,18 +278,17 @@ cdef int store_contains(MailStore* m, uint64_t recipient, uint64_t sender, uint6
 
 # --- receipts -----------------------------------------------------------------------------------------
 
-cdef void fill_receipt(StoreOp* out, const uint8_t* p) noexcept nogil:
-    memset(out, 0, sizeof(StoreOp))
-    out.what, out.result = OP_RECEIPT_PUT, RESULT_OK
-    out.recipient, out.sender, out.id = get64(p + AT_OWNER), get64(p + AT_PEER), get64(p + AT_RECEIPT_ID)
-    out.kind = p[AT_LEVEL]
+cdef void fill_receipt(MailRow* out, const uint8_t* p) noexcept nogil:
+    memset(out, 0, sizeof(MailRow))
+    out.env.recipient, out.env.sender, out.env.id = get64(p + AT_OWNER), get64(p + AT_PEER), get64(p + AT_RECEIPT_ID)
+    out.level = p[AT_LEVEL]
     out.code = <uint16_t>(<uint32_t>p[AT_CODE] << 8 | p[AT_CODE + 1])
-    out.accepted_s, out.expires_s = get32(p + AT_RECEIPT_ACCEPTED), get32(p + AT_RECEIPT_EXPIRES)
+    out.env.accepted_s, out.env.expires_s = get32(p + AT_RECEIPT_ACCEPTED), get32(p + AT_RECEIPT_EXPIRES)
 
 
-cdef int want_receipts(Index* x, uint64_t owner, uint64_t after_peer, uint64_t after_id, StoreOp* out,
+cdef int want_receipts(Index* x, uint64_t owner, uint64_t after_peer, uint64_t after_id, MailRow* out,
                        int out_max) noexcept nogil:
-    """Identities, and places (kept in seq), of the receipts that follow.  The index is locked."""
+    """Identities and places of the receipts that follow.  The index is locked."""
     cdef uint32_t b = box_find(x, owner), at
     cdef Handles* h
     cdef Entry* e
@@ -304,12 +301,12 @@ cdef int want_receipts(Index* x, uint64_t owner, uint64_t after_peer, uint64_t a
         if n == out_max:
             break
         if entry_visible(x, h.at[h.start + at]) and (e.order != after_peer or receipt_id(e) != after_id):
-            out[n].sender, out[n].id, out[n].seq = e.order, receipt_id(e), entry_place(e)
+            out[n].env.sender, out[n].env.id, out[n].place = e.order, receipt_id(e), entry_place(e)
             n += 1
     return n
 
 
-cdef int store_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, uint64_t after_id, StoreOp* out,
+cdef int store_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, uint64_t after_id, MailRow* out,
                              int out_max) noexcept nogil:
     cdef Lmdb* s = <Lmdb*>m.state
     cdef MDB_val row
@@ -322,8 +319,8 @@ cdef int store_read_receipts(MailStore* m, uint64_t owner, uint64_t after_peer, 
         wanted = want_receipts(&s.index, owner, after_peer, after_id, out + first, out_max - first)
         pthread_mutex_unlock(&s.index.lock)
         for i in range(first, first + wanted):
-            after_peer, after_id = out[i].sender, out[i].id
-            if look(s, out[i].seq, &row):
+            after_peer, after_id = out[i].env.sender, out[i].env.id
+            if look(s, out[i].place, &row):
                 fill_receipt(&out[n], <uint8_t*>row.mv_data)
                 n += 1
             else:

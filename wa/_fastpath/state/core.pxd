@@ -6,6 +6,7 @@ only while bytes are moving or deliveries are unacknowledged hangs off it in an 
 when it is quiet; what it needs only until it is live hangs off it in a `Pending`.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
+from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.noise.noise cimport NoiseTransport, NoiseHandshake
 from wa._fastpath.os.poller cimport Poller, PeerName, PollEvent
 from wa._fastpath.base.slab cimport Slab
@@ -67,23 +68,18 @@ ctypedef struct Entry:            # one envelope (or stored receipt) in custody 
     Entry* hash_next              # identity table; NULL for receipts
     Entry* older                  # linger queue
     Entry* newer
-    uint64_t recipient
-    uint64_t sender
-    uint64_t id
+    Envelope env                  # a receipt: recipient = whom it waits for, sender = about whose device
     uint64_t mail_seq             # place in the mailbox
     uint64_t linger_until_ms
     uint64_t sent_ms              # last (re)send
-    uint8_t* body                 # NULL once stored
-    uint32_t body_n
+    uint64_t undrained_on         # DROPPING: handle of the connection that its row is undrained on, 0: of none
+    uint8_t* body                 # NULL once stored; env.body_n bytes
     uint32_t body_capacity
     uint32_t conn                 # index of the connection it is in flight on, or NONE_INDEX
     uint32_t seq                  # delivery number on that connection
-    uint32_t accepted_s
-    uint32_t expires_s
     uint16_t code                 # receipts
+    uint8_t level                 # receipts
     uint8_t state
-    uint8_t kind                  # or receipt level
-    uint8_t priority
     uint8_t resends
 
 cdef enum EntryState:
@@ -92,8 +88,7 @@ cdef enum EntryState:
     ENTRY_STORED = 3              # in the mailbox, in flight
     ENTRY_UNSAVED = 4             # in flight; the disk refused it and the sender was told
     ENTRY_RECEIPT = 5             # a stored receipt in flight
-    ENTRY_DROPPING = 7            # making room: out of `held`, its row is on the way out.  With resends = 1: generation
-                                  # and index of the connection that it is undrained on are in seq and body_n
+    ENTRY_DROPPING = 7            # making room: out of `held`, its row is on the way out
     ENTRY_DELETING = 6            # acknowledged; kept until its row is gone, so that nothing takes the row for a new one
 
 ctypedef struct DrainState:       # while a connected device has a backlog
@@ -315,4 +310,4 @@ ctypedef struct Core:
     uint8_t* arena                # bodies read back from the mailbox
     uint32_t arena_n
     MailRow rows[WINDOW_MAX]
-    StoreOp receipt_rows[WINDOW_MAX]
+    MailRow receipt_rows[WINDOW_MAX]  # and rows without bodies
