@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from wa import limits
 from wa._fastpath.conn.conntable import DirectoryFace, sizes
-from wa._fastpath.custody import delivery
+from wa._fastpath.custody import intake
 from wa.wire.methods import PRIORITY, RETENTION_S, Kind
 
 # Few numbers, so that look-ups hit, and neighbours, so that probe sequences overlap.
@@ -71,7 +71,7 @@ def test_an_idle_connection_costs_less_than_256_bytes() -> None:
 
 
 def test_the_fast_path_and_the_catalogue_agree_on_priorities() -> None:
-    assert {kind: delivery.priority(kind) for kind in Kind} == PRIORITY
+    assert {kind: intake.priority(kind) for kind in Kind} == PRIORITY
 
 
 def test_every_kind_has_a_bounded_retention() -> None:

@@ -5,14 +5,14 @@ from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
-from wa._fastpath.custody.batches cimport tell_here
+from wa._fastpath.custody.receipts cimport tell_here
 from wa._fastpath.bus.send cimport (
     BUS_COLD, BUS_ENVELOPE, BUS_HANDOVER, BUS_HELLO, BUS_MAGIC, BUS_MESSAGE_BYTES_MAX, BUS_RECEIPT, BUS_REPORT,
     BUS_REPORT_KEPT, BusEnvelope, BusHandover, BusHead, BusHello, BusReceipt,
 )
 from wa._fastpath.state.cold cimport cold_push
 from wa._fastpath.state.core cimport BusIn, COLD_PEER, ColdEvent, Core
-from wa._fastpath.custody.delivery cimport take_envelope
+from wa._fastpath.custody.intake cimport take_envelope
 from wa._fastpath.session.handshake cimport handshake_adopted
 from wa._fastpath.os.poller cimport PeerName, READABLE
 from wa._fastpath.custody.reports cimport reports_confirmed, reports_take
@@ -164,7 +164,7 @@ cdef int on_receipt(Core* w, const uint8_t* p, uint32_t n) noexcept nogil:
     if n != sizeof(BusReceipt):
         return -1
     memcpy(&r, p, sizeof(BusReceipt))
-    tell_here(w, r.sender, r.recipient, r.id, r.level, r.code, r.answers)
+    tell_here(w, &r)
     return 0
 
 

@@ -13,12 +13,12 @@ from wa._fastpath.bus.send cimport BusReceipt
 from wa._fastpath.state.core cimport Core
 from wa._fastpath.mailbox.contract cimport StoreOp
 
-cdef void report(Core* w, const StoreOp* op) noexcept nogil              # op: of StoreBatch.expired
-cdef void report_not(Core* w, const StoreOp* op) noexcept nogil          # it was delivered after all, and told so
-cdef void reported_after_all(Core* w, const StoreOp* op) noexcept nogil  # … and the store has answered that
-cdef void reports_wait(Core* w, uint64_t sender) noexcept nogil          # a receipt of another worker's device is here
-cdef void reports_say(Core* w) noexcept nogil                            # what is due; every turn
-cdef void reports_take(Core* w, const BusReceipt* r) noexcept nogil      # BUS_REPORT
-cdef void reports_kept(Core* w, const StoreOp* op) noexcept nogil        # its RECEIPT_PUT is done
-cdef void reports_confirmed(Core* w, const BusReceipt* r) noexcept nogil # BUS_REPORT_KEPT
-cdef void reports_deleted(Core* w, const StoreOp* op) noexcept nogil     # its RECEIPT_DELETE is done
+cdef void report(Core* w, const StoreOp* op) noexcept nogil                # op: of StoreBatch.expired
+cdef void report_not(Core* w, const StoreOp* op) noexcept nogil            # it was delivered after all, and told so
+cdef void reports_settle_undo(Core* w, const StoreOp* op) noexcept nogil   # … and the store has answered that
+cdef void reports_wait(Core* w, uint64_t sender) noexcept nogil            # a receipt of another worker's device is here
+cdef void reports_say(Core* w) noexcept nogil                              # what is due; every turn
+cdef void reports_take(Core* w, const BusReceipt* r) noexcept nogil        # BUS_REPORT
+cdef void reports_settle_put(Core* w, const StoreOp* op) noexcept nogil    # the store answered its RECEIPT_PUT
+cdef void reports_confirmed(Core* w, const BusReceipt* r) noexcept nogil   # BUS_REPORT_KEPT
+cdef void reports_settle_delete(Core* w, const StoreOp* op) noexcept nogil # the store answered its RECEIPT_DELETE

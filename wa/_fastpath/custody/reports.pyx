@@ -2,21 +2,21 @@
 # HOT: every turn passes the one test of reports_say; the rest runs when envelopes expire.
 """Telling senders of envelopes that ended undelivered; see custody/reports.pxd.
 
-`Core.reports` holds the senders on other workers for whom receipts wait here, as a Directory: `conn` counts the
-receipts said and not confirmed, `ticket_serial` is the monotonic second from which on they are said (again).
+`Core.reports` holds the senders on other workers for whom receipts wait here.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from wa._fastpath.custody.batches cimport batch_op, owner_of, queue_drain
 from wa._fastpath.bus.send cimport BUS_REPORT, BUS_REPORT_KEPT, BusReceipt, bus_send
-from wa._fastpath.conn.conntable cimport conn_at, directory_add, directory_find, directory_remove
-from wa._fastpath.state.core cimport Active, Conn, Core, Device, DrainState, NONE_INDEX, WINDOW_MAX
-from wa._fastpath.wire.frames cimport F_REFUSED
+from wa._fastpath.conn.conntable cimport directory_find
+from wa._fastpath.custody.batches cimport batch_op, owner_of
+from wa._fastpath.custody.drain cimport receipts_again
 from wa._fastpath.mailbox.contract cimport (
-    MailRow, ORIGIN_REPORT, ORIGIN_UNREPORT, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, RESULT_DUPLICATE, RESULT_FAILED, RESULT_FULL, RESULT_OK, StoreOp,
+    MailRow, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, ORIGIN_REPORT, ORIGIN_UNREPORT, RESULT_DUPLICATE, RESULT_FAILED,
+    RESULT_FULL, RESULT_OK, StoreOp,
 )
-from wa._fastpath.conn.output cimport conn_active
-from wa._fastpath.base.slab cimport slab_take
+from wa._fastpath.state.addresses cimport AddressSlot, addresses_add, addresses_find, addresses_remove
+from wa._fastpath.state.core cimport Core, Device, WINDOW_MAX
+from wa._fastpath.wire.frames cimport F_REFUSED
 
 cdef enum:
     AGAIN_S = 5                   # without a confirmation
@@ -47,7 +47,7 @@ cdef void report_not(Core* w, const StoreOp* op) noexcept nogil:
     out.env.recipient, out.env.sender, out.env.id, out.level = op.env.sender, op.env.recipient, op.env.id, F_REFUSED
 
 
-cdef void reported_after_all(Core* w, const StoreOp* op) noexcept nogil:
+cdef void reports_settle_undo(Core* w, const StoreOp* op) noexcept nogil:
     cdef Device* d
     if op.result != RESULT_FULL and op.result != RESULT_FAILED:
         return
@@ -59,49 +59,49 @@ cdef void reported_after_all(Core* w, const StoreOp* op) noexcept nogil:
 
 
 cdef void reports_wait(Core* w, uint64_t sender) noexcept nogil:
-    cdef Device* slot = directory_add(&w.reports, sender)
+    cdef AddressSlot* slot = addresses_add(&w.reports, sender)
     if slot == NULL:
         return                            # no memory: the next start finds the receipt and says it
-    slot.conn = 0
-    slot.ticket_serial = 0
+    slot.said = 0
+    slot.due_s = 0
     w.reports_due_s = 0
 
 
 cdef void reports_say(Core* w) noexcept nogil:
     cdef uint32_t now_s = <uint32_t>(w.now_ms // 1000)
     cdef uint64_t i = 0
-    cdef Device* slot
+    cdef AddressSlot* slot
     if w.reports.used == 0 or w.reports_due_s > now_s:
         return
     w.reports_due_s = now_s + AGAIN_S
     while i < w.reports.slots_n:
         slot = &w.reports.slots[i]
-        if slot.address and slot.ticket_serial <= now_s and say(w, slot, now_s) == 0:
+        if slot.address and slot.due_s <= now_s and say(w, slot, now_s) == 0:
             continue                      # it is gone, and another may have moved into its place
-        if slot.address and slot.ticket_serial < w.reports_due_s:
-            w.reports_due_s = slot.ticket_serial
+        if slot.address and slot.due_s < w.reports_due_s:
+            w.reports_due_s = slot.due_s
         i += 1
 
 
-cdef int say(Core* w, Device* slot, uint32_t now_s) noexcept nogil:
+cdef int say(Core* w, AddressSlot* slot, uint32_t now_s) noexcept nogil:
     """A window of the receipts that wait for one sender.  Returns how many, 0 when it was taken off the list."""
     cdef BusReceipt r
     cdef MailRow* row
     cdef int k, n = w.store.read_receipts(w.store, slot.address, 0, 0, w.receipt_rows, WINDOW_MAX)
     if n == 0:
-        directory_remove(&w.reports, slot.address)
+        addresses_remove(&w.reports, slot.address)
         return 0
-    slot.conn = 0
-    slot.ticket_serial = now_s + (AGAIN_S if n > 0 else UNREACHED_S)
+    slot.said = 0
+    slot.due_s = now_s + (AGAIN_S if n > 0 else UNREACHED_S)
     for k in range(n):
         row = &w.receipt_rows[k]
         memset(&r, 0, sizeof(BusReceipt))
         r.sender, r.recipient, r.id = row.env.recipient, row.env.sender, row.env.id
         r.level, r.code, r.expires_s = row.level, row.code, row.env.expires_s
         if bus_send(w, owner_of(w, r.sender), BUS_REPORT, &r, sizeof(BusReceipt), NULL, 0, -1) != 0:
-            slot.ticket_serial = now_s + UNREACHED_S
+            slot.due_s = now_s + UNREACHED_S
             break
-        slot.conn += 1
+        slot.said += 1
     return n
 
 
@@ -113,13 +113,13 @@ cdef void reports_confirmed(Core* w, const BusReceipt* r) noexcept nogil:
     op.env.recipient, op.env.sender, op.env.id, op.level = r.sender, r.recipient, r.id, r.level
 
 
-cdef void reports_deleted(Core* w, const StoreOp* op) noexcept nogil:
-    cdef Device* slot = directory_find(&w.reports, op.env.recipient)
-    if slot == NULL or slot.conn == 0:
+cdef void reports_settle_delete(Core* w, const StoreOp* op) noexcept nogil:
+    cdef AddressSlot* slot = addresses_find(&w.reports, op.env.recipient)
+    if slot == NULL or slot.said == 0:
         return
-    slot.conn -= 1
-    if slot.conn == 0:
-        slot.ticket_serial = 0            # the rest, or off the list
+    slot.said -= 1
+    if slot.said == 0:
+        slot.due_s = 0            # the rest, or off the list
         w.reports_due_s = 0
 
 
@@ -144,7 +144,7 @@ cdef void reports_take(Core* w, const BusReceipt* r) noexcept nogil:
     op.env.expires_s = r.expires_s
 
 
-cdef void reports_kept(Core* w, const StoreOp* op) noexcept nogil:
+cdef void reports_settle_put(Core* w, const StoreOp* op) noexcept nogil:
     cdef BusReceipt r
     cdef Device* d = directory_find(&w.directory, op.env.recipient)
     if op.result != RESULT_OK and op.result != RESULT_DUPLICATE:
@@ -154,27 +154,3 @@ cdef void reports_kept(Core* w, const StoreOp* op) noexcept nogil:
     confirm(w, &r)
     if d != NULL:
         receipts_again(w, d)
-
-
-cdef void receipts_again(Core* w, Device* d) noexcept nogil:
-    """A receipt for d is in its mailbox: a connected device is sent what waits there."""
-    cdef uint32_t capacity = 0
-    cdef Conn* c
-    cdef Active* a
-    d.has_receipts = 1
-    if d.conn == NONE_INDEX:
-        return
-    c = conn_at(&w.conns, d.conn)
-    a = conn_active(w, c)
-    if a == NULL:
-        return                            # no memory: it comes with the next login
-    if a.drain == NULL:
-        a.drain = <DrainState*>slab_take(&w.slab, sizeof(DrainState), &capacity)
-        if a.drain == NULL:
-            return
-        memset(a.drain, 0, sizeof(DrainState))
-    # A pass that is under way may have gone past its place: another one follows.
-    a.drain.receipts_left = 2 if a.drain.receipts_left else 1
-    if a.drain.receipts_left == 1:
-        a.drain.receipt_peer = a.drain.receipt_id = 0
-    queue_drain(w, c)

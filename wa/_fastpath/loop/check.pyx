@@ -2,11 +2,12 @@
 # COLD: debug builds and simulations only.
 """Invariants of the worker core; see loop/check.pxd."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from wa._fastpath.custody.states cimport (
+    ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_DROPPING, ENTRY_LINGER, ENTRY_RECEIPT,
+)
 from wa._fastpath.conn.conntable cimport conn_at, directory_find
 from wa._fastpath.state.core cimport (
-    Active, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_LIVE, Conn, Core, Device, ENTRY_COMMITTING, ENTRY_DELETING,
-    ENTRY_DROPPING, ENTRY_LINGER, ENTRY_RECEIPT,
-    Entry, NONE_INDEX, WINDOW_MAX,
+    Active, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_LIVE, Conn, Core, Device, Entry, NONE_INDEX, WINDOW_MAX,
 )
 
 cdef extern from *:

@@ -11,20 +11,23 @@ cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
-from wa._fastpath.custody.batches cimport batch_op, batch_submit, queue_resume
+from wa._fastpath.custody.batches cimport batch_op, batch_submit, ends_with, queue_resume
 from wa._fastpath.session.binding cimport device_bind
 from wa._fastpath.bus.send cimport BUS_COLD, bus_connected, bus_flush, bus_lost, bus_send, bus_writable
 from wa._fastpath.loop.check cimport core_check, core_leaks, debug_build
 from wa._fastpath.base.codes cimport CODE_ADDRESS_UNKNOWN, CODE_EXPIRED, CODE_SHUTTING_DOWN
 from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
 from wa._fastpath.state.core cimport (
-    CONN_CLOSING, CONN_FREE, ColdEvent, Conn, Core, Device, ENTRY_DELETING, EVENTS_MAX, Entry, FLAG_DIRTY, FLAG_DOOMED,
+    CONN_CLOSING, CONN_FREE, ColdEvent, Conn, Core, Device, EVENTS_MAX, Entry, FLAG_DIRTY, FLAG_DOOMED,
     FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
 )
 from wa._fastpath.custody.entries cimport custody_find
-from wa._fastpath.custody.deletion cimport delete_again, delete_no_more, ends_with
-from wa._fastpath.custody.delivery cimport linger_fire
-from wa._fastpath.custody.drain cimport drain_all, take_commits
+from wa._fastpath.custody.commits cimport take_commits
+from wa._fastpath.custody.deletion cimport delete_again, delete_no_more
+from wa._fastpath.custody.linger cimport linger_fire
+from wa._fastpath.custody.states cimport ENTRY_DELETING
+from wa._fastpath.state.addresses cimport AddressSlot, addresses_add, addresses_find
+from wa._fastpath.custody.drain cimport drain_all
 from wa._fastpath.loop.events cimport cold_batch
 from wa._fastpath.wire.frames cimport F_NOTICE, F_RESPONSE, Frame
 from wa._fastpath.loop.giveback cimport give_back
@@ -398,17 +401,23 @@ cdef class Loop:
         d = directory_add(&self.w.directory, address)
         if d == NULL:
             raise MemoryError
+        d.has_former = addresses_find(&self.w.formers, address) != NULL
         device_bind(self.w, d, NULL if static_key is None else <const uint8_t*><const char*>static_key)
         d.ticket_serial = 0           # it may have another key than before
 
     def remove_device(self, address: int, code: int) -> None:
         cdef Core* w = self.w
         cdef Device* d = directory_find(&w.directory, address)
+        cdef AddressSlot* former
         cdef StoreOp* op
         if d == NULL:
             return
+        former = addresses_add(&w.formers, address)
+        if former == NULL:
+            raise MemoryError
         if d.conn != NONE_INDEX:
             begin_close(w, conn_at(&w.conns, d.conn), code, 0)
+        former.seq = w.mail_seq       # all that came for it so far is purged, and no successor's
         op = batch_op(w, OP_PURGE, 0)
         if op == NULL:
             raise MemoryError

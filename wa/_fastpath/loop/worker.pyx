@@ -12,6 +12,8 @@ from wa._fastpath.conn.conntable cimport (
 from wa._fastpath.state.core cimport (
     CONN_FREE, Conn, Core, Device, Entry, HELD_MAX, KINDS_N, NONE_INDEX, READ_CHUNK_BYTES, RECORD_BYTES_MAX,
 )
+from wa._fastpath.state.addresses cimport addresses_destroy
+from wa._fastpath.custody.drain cimport drain_end
 from wa._fastpath.custody.entries cimport custody_destroy, custody_init
 from wa._fastpath.session.lifecycle cimport conn_end
 from wa._fastpath.mailbox.contract cimport batch_free
@@ -26,7 +28,6 @@ from wa.wire.methods import RETENTION_S, Kind
 
 cdef enum:
     ARENA_BYTES = 262144
-    DRAIN_STATE_CLASS = 128
     SLAB_LIMIT_MIB = 4096
     SLAB_CACHED_BYTES = 16 << 20
 
@@ -78,7 +79,7 @@ cdef Core* core_new(Poller* poller, int worker, int workers) except NULL:
     w.arena = <uint8_t*>malloc(ARENA_BYTES)
     if (w.read_buf == NULL or w.seal_buf == NULL or w.arena == NULL or bus_init(w) != 0
             or conntable_init(&w.conns) != 0 or directory_init(&w.directory) != 0
-            or directory_init(&w.reports) != 0 or custody_init(&w.custody) != 0):
+            or custody_init(&w.custody) != 0):
         core_free(w)
         raise MemoryError
     slab_init(&w.slab, <uint64_t>SLAB_LIMIT_MIB << 20, SLAB_CACHED_BYTES)
@@ -91,9 +92,7 @@ cdef void drop_connection(Core* w, Conn* c) noexcept nogil:
     """Without the care of session/lifecycle.pyx: the loop did not run to its end, and nobody is told anything any more."""
     if c.active != NULL:
         c.active.inflight_n = 0
-        if c.active.drain != NULL:
-            slab_give(&w.slab, <uint8_t*>c.active.drain, DRAIN_STATE_CLASS)
-            c.active.drain = NULL
+        drain_end(w, c)
     conn_end(w, c)
 
 
@@ -125,7 +124,8 @@ cdef void core_free(Core* w) noexcept:
     free(w.cold)
     conntable_destroy(&w.conns)
     directory_destroy(&w.directory)
-    directory_destroy(&w.reports)
+    addresses_destroy(&w.reports)
+    addresses_destroy(&w.formers)
     custody_destroy(&w.custody)
     slab_destroy(&w.slab)
     free(w.read_buf)

@@ -10,7 +10,8 @@ from wa._fastpath.state.cold cimport cold_push
 from wa._fastpath.state.core cimport (
     COLD_REQUEST, ColdEvent, Conn, Core, CONN_ADMITTED, CONN_LIVE, CONN_REGISTERING, FLAG_ASKED,
 )
-from wa._fastpath.custody.delivery cimport acknowledge, mark_read, send_from
+from wa._fastpath.custody.acks cimport acknowledge, mark_read
+from wa._fastpath.custody.intake cimport send_from
 from wa._fastpath.wire.frames cimport (
     F_ACK, F_ACK_RANGE, F_CLOSE, F_ERROR, F_EXTENSION, F_MARK_READ, F_OPEN, F_PING, F_PONG, F_REQUEST, F_RESPONSE,
     F_SEND, F_SEND_TTL, Frame,

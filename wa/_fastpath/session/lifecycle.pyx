@@ -10,25 +10,23 @@ from wa._fastpath.base.codes cimport CODE_BUSY, CODE_DEVICE_UNKNOWN, CODE_INTERN
 from wa._fastpath.state.cold cimport cold_push, wake_device
 from wa._fastpath.conn.conntable cimport conn_at, conn_new, conn_release, directory_find
 from wa._fastpath.state.core cimport (
-    Active, Conn, Core, Device, DrainState, Entry, Pending, COLD_GONE, CONN_ADMITTED, CONN_CLAIMED,
-    CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING, ENTRY_COMMITTING, ENTRY_LINGER,
-    ENTRY_RECEIPT, ENTRY_STORED, FLAG_DIRTY, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_PAUSED, FLAG_RESUME,
-    HELD_MAX, NONE_INDEX, WINDOW_MAX,
+    Active, Conn, Core, Device, Pending, COLD_GONE, CONN_ADMITTED, CONN_CLAIMED,
+    CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING,
+    FLAG_DIRTY, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_PAUSED, FLAG_RESUME,
+    HELD_MAX, NONE_INDEX,
 )
-from wa._fastpath.custody.delivery cimport commit_entry, conn_timer, entry_end
-from wa._fastpath.custody.drain cimport drain_begin
+from wa._fastpath.custody.drain cimport drain_begin, drain_end
+from wa._fastpath.custody.flight cimport flight_due_ms, flight_release
 from wa._fastpath.wire.frames cimport F_CLOSE, F_READY, Frame
 from wa._fastpath.noise.noise cimport noise_wipe
 from wa._fastpath.conn.output cimport conn_drop_buffers, conn_watch, mark_dirty, out_frame, out_raw, out_simple
 from wa._fastpath.os.poller cimport PeerName, READABLE
-from wa._fastpath.base.slab cimport slab_give
 from wa._fastpath.session.ticket cimport ticket_issue
 from wa._fastpath.base.timers cimport timer_cancel, timer_set
 from wa._fastpath.session.waiting cimport waiting_remove
 
 cdef enum:
     SERVER_VERSION = 1
-    DRAIN_STATE_CLASS = 128
     TOKEN_LISTENER = 1            # high byte; see loop/loop.pyx
 
 
@@ -146,6 +144,17 @@ cdef void go_live(Core* w, Conn* c) noexcept nogil:
     conn_timer(w, c)
 
 
+cdef void conn_timer(Core* w, Conn* c) noexcept nogil:
+    """Sets the one timer of a live connection to the earliest thing that can happen to it."""
+    cdef uint64_t deadline = flight_due_ms(w, c, <uint64_t>c.heard_s * 1000 + w.bounds.idle_ms)
+    cdef Active* a = c.active
+    if a != NULL and a.in_n and not c.flags & FLAG_PAUSED and a.partial_since_ms + w.bounds.authenticate_ms < deadline:
+        deadline = a.partial_since_ms + w.bounds.authenticate_ms
+    if a != NULL and a.stalled_since_ms and a.stalled_since_ms + w.bounds.authenticate_ms < deadline:
+        deadline = a.stalled_since_ms + w.bounds.authenticate_ms
+    timer_set(&w.wheel, &c.timer, deadline)
+
+
 # --- ending -------------------------------------------------------------------------------------------------
 
 cdef void doom_with(Core* w, Conn* c, uint16_t code) noexcept nogil:
@@ -155,36 +164,11 @@ cdef void doom_with(Core* w, Conn* c, uint16_t code) noexcept nogil:
     mark_dirty(w, c)
 
 
-cdef void release_entry(Core* w, Device* d, Entry* e) noexcept nogil:
-    e.conn = NONE_INDEX
-    if e.state == ENTRY_LINGER:
-        commit_entry(w, e)                # COMMITTING, or UNSAVED when there was no memory for it
-    if e.state == ENTRY_COMMITTING:
-        return                            # ends when its commit is done
-    if e.state != ENTRY_STORED and e.state != ENTRY_RECEIPT and d != NULL and d.held:
-        d.held -= 1                       # nowhere any more; its sender was told so
-    entry_end(w, e)
-
-
 cdef bint detach(Core* w, Conn* c) noexcept nogil:
     cdef Device* d = directory_find(&w.directory, c.address)
-    cdef Active* a = c.active
-    cdef Entry* e
-    cdef uint32_t s
     cdef bint waits = d != NULL and d.undrained
-    if a != NULL and a.ring != NULL:
-        for s in range(a.seq_base, c.seq_next):
-            e = a.ring[s % WINDOW_MAX]
-            if e != NULL:
-                a.ring[s % WINDOW_MAX] = NULL
-                waits |= e.state == ENTRY_LINGER or e.state == ENTRY_COMMITTING or e.state == ENTRY_STORED
-                release_entry(w, d, e)
-        a.inflight_n = 0
-        a.inflight_bytes = 0
-        a.seq_base = c.seq_next
-    if a != NULL and a.drain != NULL:
-        slab_give(&w.slab, <uint8_t*>a.drain, DRAIN_STATE_CLASS)
-        a.drain = NULL
+    waits |= flight_release(w, c)
+    drain_end(w, c)
     if d != NULL and d.conn == c.index:
         d.conn = NONE_INDEX
         d.undrained = 0

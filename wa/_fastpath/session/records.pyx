@@ -12,13 +12,13 @@ from wa._fastpath.state.core cimport (
     Active, Conn, Core, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING,
     FLAG_ASKED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, READ_CHUNK_BYTES,
 )
-from wa._fastpath.custody.delivery cimport conn_timer, resend
+from wa._fastpath.custody.flight cimport flight_resend
 from wa._fastpath.session.dispatch cimport on_frame
 from wa._fastpath.wire.frames cimport FRAME_UNKNOWN, Frame, frame_parse
 from wa._fastpath.session.handshake cimport (
     HELLO_BYTES, STEP_SLOTS, TICKET_SLOTS, handshake_answer, on_handshake, on_hello,
 )
-from wa._fastpath.session.lifecycle cimport begin_close, busy_slot_ms, doom_with
+from wa._fastpath.session.lifecycle cimport begin_close, busy_slot_ms, conn_timer, doom_with
 from wa._fastpath.noise.noise cimport NOISE_NNPSK0, noise_open
 from wa._fastpath.conn.output cimport buffer_free, buffer_reserve, conn_active, conn_watch, mark_dirty, out_pending
 from wa._fastpath.session.ticket cimport ticket_use
@@ -261,5 +261,5 @@ cdef void session_timer(Core* w, Conn* c) noexcept nogil:
     ):
         begin_close(w, c, CODE_SLOW_READER, 0)
         return
-    resend(w, c)
+    flight_resend(w, c)
     conn_timer(w, c)

@@ -11,7 +11,8 @@ from wa._fastpath.noise.noise cimport NoiseTransport, NoiseHandshake
 from wa._fastpath.os.poller cimport Poller, PeerName, PollEvent
 from wa._fastpath.base.slab cimport Slab
 from wa._fastpath.base.timers cimport Timer, TimerWheel
-from wa._fastpath.mailbox.contract cimport MailStore, StoreBatch, MailRow, StoreOp
+from wa._fastpath.mailbox.contract cimport MailStore, StoreBatch, MailRow
+from wa._fastpath.state.addresses cimport Addresses
 
 cdef enum:
     NONE_INDEX = 0xffffffff
@@ -79,22 +80,13 @@ ctypedef struct Entry:            # one envelope (or stored receipt) in custody 
     uint32_t seq                  # delivery number on that connection
     uint16_t code                 # receipts
     uint8_t level                 # receipts
-    uint8_t state
+    uint8_t state                 # custody/states.pxd
     uint8_t resends
-
-cdef enum EntryState:
-    ENTRY_LINGER = 1              # in flight, in memory only
-    ENTRY_COMMITTING = 2          # on its way to disk
-    ENTRY_STORED = 3              # in the mailbox, in flight
-    ENTRY_UNSAVED = 4             # in flight; the disk refused it and the sender was told
-    ENTRY_RECEIPT = 5             # a stored receipt in flight
-    ENTRY_DROPPING = 7            # making room: out of `held`, its row is on the way out
-    ENTRY_DELETING = 6            # acknowledged; kept until its row is gone, so that nothing takes the row for a new one
 
 ctypedef struct DrainState:       # while a connected device has a backlog
     uint64_t cursor[PRIORITIES_N] # last mailbox seq sent, per priority class
     uint64_t first                # mailbox seq from which on rows are counted in `undrained`
-    uint64_t after_batch          # not before this batch is done (see custody/delivery.pyx on order)
+    uint64_t after_batch          # not before this batch is done (see custody/drain.pxd on order)
     uint64_t expired_ms           # since when rows are passed over because their time is over, 0 = none were
     uint64_t receipt_peer
     uint64_t receipt_id
@@ -153,7 +145,8 @@ cdef extern from *:
         uint64_t address;
         uint32_t conn;
         uint32_t ticket_serial;
-        uint64_t held : 11, undrained : 11, undeleted : 11, has_receipts : 1, has_key : 1, woken_s : 28;
+        uint64_t held : 11, undrained : 11, undeleted : 11, has_receipts : 1, has_key : 1, has_former : 1,
+                 woken_s : 28;
         uint8_t key_tag[16];
     } Device;
     #endif
@@ -162,10 +155,11 @@ cdef extern from *:
         uint64_t address          # 0 = empty slot
         uint32_t conn             # live connection or NONE_INDEX
         uint32_t ticket_serial    # of its one outstanding resumption ticket, 0 = none
-        uint16_t held             # envelopes in custody here, in memory or mailbox; at most HELD_MAX
-        uint16_t undrained        # of those: in the mailbox and not yet sent on the live connection
-        uint16_t undeleted        # acknowledged, and perhaps in the mailbox still
+        uint16_t held             # these three: custody/counts.pxd; at most HELD_MAX
+        uint16_t undrained
+        uint16_t undeleted
         uint8_t has_receipts
+        uint8_t has_former        # another device was removed from this address: Core.formers
         uint8_t has_key           # key_tag is that of the registry's key; else only the registry knows it
         uint8_t[KEY_TAG_BYTES] key_tag
         uint32_t woken_s          # monotonic second, from 1, of the wake-up since it was online; 0 = none
@@ -246,6 +240,7 @@ ctypedef struct Stats:
     uint64_t refused, resends, unresponsive, receipts_live, receipts_stored, expired, dropped
     uint64_t batches, batch_ops, bus_messages_in, bus_messages_out, bus_lost, turns, cold_events
     uint64_t wakes
+    uint64_t miscounts            # faults of ours that custody/counts.pxd caught; 0
 
 ctypedef struct Core:
     Poller* poller
@@ -257,7 +252,8 @@ ctypedef struct Core:
     ConnTable conns
     Directory directory
     Custody custody
-    Directory reports             # senders on other workers for whom receipts wait here; see custody/reports.pyx
+    Addresses reports             # senders on other workers for whom receipts wait here; see custody/reports.pyx
+    Addresses formers             # devices that were removed since the start; see custody/counts.pxd
     uint32_t reports_due_s        # monotonic; none of them is due before
     uint32_t worker, workers
     # time of this turn
