@@ -343,3 +343,29 @@ def test_idle_connections_hold_no_buffers(rig: Rig) -> None:
         bob.send(Ack(bob.expect(Deliver).seq))
         alice.expect(Delivered)
     until(lambda: rig.stat("slab_used_bytes") == 0)
+
+
+def test_a_device_registered_anew_has_the_counts_of_its_own_mail(tmp_path: Path) -> None:
+    """The rows of the removed one are still being purged when the first envelope for the new one comes."""
+    rig = Rig(tmp_path, 1)
+    for number in (ALICE, BOB):
+        rig.add_device(number)
+    with running(rig):
+        alice = rig.phone(A)
+        alice.send(Send(1, B, 1, b"for the old one"), Send(1, B, 2, b"for the old one"))
+        alice.collect(2, Accepted)
+        (loop,), (door,) = rig.loops, rig.doors
+
+        def anew() -> None:
+            loop.remove_device(B, Code.REPLACED)
+            loop.add_device(B)
+            alice.send(Send(1, B, 3, b"for the new one"))  # read before the purge is answered
+
+        door.asked.append(anew)
+        loop.wake()
+        gone = [alice.expect(StoredReceipt) for _ in range(2)]
+        assert {(receipt.id, receipt.code) for receipt in gone} == {(id, Code.ADDRESS_UNKNOWN) for id in (1, 2)}
+        assert alice.expect(Accepted) == Accepted(B, 3)
+        bob = rig.phone(B)
+        assert bob.ready.queued == 1
+        assert bob.expect(Deliver).body == b"for the new one"
