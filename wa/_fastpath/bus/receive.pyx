@@ -2,21 +2,21 @@
 # HOT: every envelope and receipt that crosses workers; one recv per peer and turn.
 """Receiving side of the bus; see bus/receive.pxd and bus/send.pxd."""
 from libc.errno cimport EAGAIN, EINTR
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
-from wa._fastpath.custody.receipts cimport tell_here
 from wa._fastpath.bus.send cimport (
     BUS_COLD, BUS_ENVELOPE, BUS_HANDOVER, BUS_HELLO, BUS_MAGIC, BUS_MESSAGE_BYTES_MAX, BUS_RECEIPT, BUS_REPORT,
     BUS_REPORT_KEPT, BusEnvelope, BusHandover, BusHead, BusHello, BusReceipt,
 )
+from wa._fastpath.custody.intake cimport take_envelope
+from wa._fastpath.custody.receipts cimport tell_here
+from wa._fastpath.custody.reports cimport reports_confirmed, reports_take
+from wa._fastpath.os.poller cimport PeerName, READABLE
+from wa._fastpath.session.handshake cimport handshake_adopted
 from wa._fastpath.state.cold cimport cold_push
 from wa._fastpath.state.core cimport BusIn, COLD_PEER, ColdEvent, Core
-from wa._fastpath.custody.intake cimport take_envelope
-from wa._fastpath.session.handshake cimport handshake_adopted
-from wa._fastpath.os.poller cimport PeerName, READABLE
-from wa._fastpath.custody.reports cimport reports_confirmed, reports_take
-from wa._fastpath.state.trace cimport TRACE_FROM_BUS, trace
+from wa._fastpath.state.trace cimport trace, TRACE_FROM_BUS
 
 cdef enum:
     TOKEN_BUS_IN = 4              # high byte of the event token; see loop/loop.pyx

@@ -6,11 +6,11 @@ with one write at the end of the turn.  The carrier is best effort: what is in t
 nothing may depend on it (an envelope on the bus is still its sender's; a lost receipt is asked for again).
 Both ends are the same build on the same host, so heads are C structs in native layout; the hello checks that.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
-from wa._fastpath.state.core cimport Core
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.noise.noise cimport NoiseTransport
 from wa._fastpath.os.poller cimport PeerName
+from wa._fastpath.state.core cimport Core
 
 cdef enum:
     BUS_HELLO = 1

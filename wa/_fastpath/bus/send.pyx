@@ -2,12 +2,12 @@
 # HOT: every envelope between workers is one append here; the system call is paid once per peer and turn.
 """Sending side of the bus; see bus/send.pxd.  The receiving side is bus/receive.pyx."""
 from libc.errno cimport EAGAIN, EINTR
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset
 from wa._fastpath.conn.conntable cimport conn_at
-from wa._fastpath.state.core cimport BusIn, Conn, Core, Peer, CONN_FREE, FLAG_RESUME, NONE_INDEX
 from wa._fastpath.os.poller cimport READABLE, WRITABLE
+from wa._fastpath.state.core cimport BusIn, Conn, CONN_FREE, Core, FLAG_RESUME, Peer
 
 cdef enum:
     RETRY_MS = 20

@@ -1,9 +1,7 @@
 # cython: language_level=3
 """Who owns an account: the C twin of wa/routing/shards.py, with identical results."""
 from libc.stdint cimport uint32_t, uint64_t
-
-cdef enum:
-    SHARDS = 1024                 # limits.SHARDS; asserted when bus/shards.pyx is imported
+from wa._fastpath.base.bounds cimport SHARDS
 
 
 cdef inline uint64_t splitmix64(uint64_t x) noexcept nogil:

@@ -1,6 +1,6 @@
 # cython: language_level=3
 """Contract of the two tables of a worker: its connections, and the registered devices of its shards."""
-from libc.stdint cimport uint16_t, uint32_t, uint64_t, int32_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 from wa._fastpath.state.core cimport Conn, ConnTable, Device, Directory
 
 cdef int conntable_init(ConnTable* t) noexcept nogil

@@ -1,10 +1,10 @@
 # cython: language_level=3
 # HOT: one look-up here per envelope and per event; everything is flat memory and index arithmetic.
 """Connection table and device directory; see conn/conntable.pxd and state/core.pxd for who owns what."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
-from wa._fastpath.state.core cimport Conn, ConnTable, Device, Directory, NONE_INDEX, CONN_FREE
+from wa._fastpath.state.core cimport Conn, CONN_FREE, ConnTable, Device, Directory, NONE_INDEX
 
 cdef enum:
     CHUNK_SHIFT = 10              # connections are allocated 1,024 at a time and never move

@@ -4,7 +4,7 @@
 Not its concern: what the frames mean, or ending a connection.  Trouble is left as FLAG_DOOMED / FLAG_EOF for the
 flush step of the turn.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.state.core cimport Active, Conn, Core
 from wa._fastpath.wire.frames cimport Frame
 

@@ -2,21 +2,16 @@
 # HOT: every frame to a client passes here; frames of one turn share one Noise record and one send().
 """Output of connections; see conn/output.pxd."""
 from libc.errno cimport EAGAIN, EINTR
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
+from wa._fastpath.base.bounds cimport RECORD_PLAIN_BYTES_MAX
 from wa._fastpath.base.codes cimport CODE_INTERNAL, CODE_SLOW_READER
-from wa._fastpath.state.core cimport (
-    Active, Conn, Core, NONE_INDEX, RECORD_BYTES_MAX, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
-    FLAG_WANT_WRITE, CONN_CLAIMED,
-)
-from wa._fastpath.wire.frames cimport Frame, FRAME_HEADER_BYTES_MAX, frame_write
+from wa._fastpath.base.slab cimport SLAB_BYTES_MAX, slab_give, slab_take
 from wa._fastpath.noise.noise cimport noise_seal
 from wa._fastpath.os.poller cimport READABLE, WRITABLE
-from wa._fastpath.base.slab cimport SLAB_BYTES_MAX, slab_give, slab_take
-
-cdef enum:
-    PLAIN_MAX = 65519             # limits.RECORD_PLAIN_BYTES_MAX
+from wa._fastpath.state.core cimport Active, Conn, Core, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE
+from wa._fastpath.wire.frames cimport Frame, FRAME_HEADER_BYTES_MAX, frame_write
 
 
 cdef int buffer_reserve(Core* w, uint8_t** buf, uint32_t* capacity, uint32_t used, uint32_t need) noexcept nogil:
@@ -159,10 +154,10 @@ cdef int out_frame(Core* w, Conn* c, const Frame* f) noexcept nogil:
         return doom(w, c, CODE_INTERNAL)
     if out_pending(c) + need > w.bounds.output_bytes:
         return doom(w, c, CODE_SLOW_READER)
-    if a.plain_n + need > PLAIN_MAX and a.plain_n and seal_append(w, c) != 0:
+    if a.plain_n + need > RECORD_PLAIN_BYTES_MAX and a.plain_n and seal_append(w, c) != 0:
         return doom(w, c, CODE_INTERNAL)
-    if need > PLAIN_MAX:
-        need = PLAIN_MAX                  # the header bound is generous; limits.py asserts that real ones fit
+    if need > RECORD_PLAIN_BYTES_MAX:
+        need = RECORD_PLAIN_BYTES_MAX                  # the header bound is generous; limits.py asserts that real ones fit
     if buffer_reserve(w, &a.plain, &a.plain_capacity, a.plain_n, a.plain_n + need) != 0:
         return doom(w, c, CODE_INTERNAL)
     n = frame_write(a.plain + a.plain_n, a.plain_capacity - a.plain_n, f)

@@ -12,10 +12,10 @@ from wa._fastpath.custody.deletion cimport delete_envelope, delete_row
 from wa._fastpath.custody.flight cimport flight_take
 from wa._fastpath.custody.receipts cimport tell
 from wa._fastpath.custody.states cimport (
-    ENTRY_COMMITTING, ENTRY_LINGER, ENTRY_RECEIPT, ENTRY_REFUSED, ENTRY_STORED, entry_end,
+    ENTRY_COMMITTING, entry_end, ENTRY_LINGER, ENTRY_RECEIPT, ENTRY_REFUSED, ENTRY_STORED,
 )
 from wa._fastpath.state.core cimport Active, Conn, Core, Device, Entry
-from wa._fastpath.state.trace cimport TRACE_ACKNOWLEDGED, TRACE_READ, trace
+from wa._fastpath.state.trace cimport trace, TRACE_ACKNOWLEDGED, TRACE_READ
 from wa._fastpath.wire.frames cimport F_DELIVERED, F_READ
 
 

@@ -1,6 +1,6 @@
 # cython: language_level=3
 """Contract of mailbox batches: operations of a turn or more, handed to the store when it is idle."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.mailbox.contract cimport StoreOp
 from wa._fastpath.state.core cimport Conn, Core
 

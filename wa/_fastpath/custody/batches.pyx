@@ -1,15 +1,15 @@
 # cython: language_level=3
 # HOT: one operation per envelope that is stored, and one per deletion.
 """Mailbox batches; see custody/batches.pxd."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.base.assertion cimport wa_assert
+from wa._fastpath.base.bounds cimport BATCH_OPS_MAX
 from wa._fastpath.bus.shards cimport worker_of_address
-from wa._fastpath.mailbox.contract cimport StoreOp, batch_add, batch_free, batch_new
+from wa._fastpath.mailbox.contract cimport batch_add, batch_free, batch_new, StoreOp
 from wa._fastpath.state.core cimport Conn, Core, FLAG_DRAIN, FLAG_RESUME
 
 cdef enum:
     BATCH_START_BYTES = 65536
-    BATCH_OPS_MAX = 8192          # limits.BATCH_OPS_MAX
 
 
 cdef uint32_t owner_of(const Core* w, uint64_t address) noexcept nogil:

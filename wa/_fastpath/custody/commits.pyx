@@ -19,15 +19,16 @@ from wa._fastpath.custody.reports cimport (
 )
 from wa._fastpath.custody.room cimport drop_end, forget_row, settle_drop
 from wa._fastpath.custody.states cimport (
-    ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_DROPPING, ENTRY_REFUSED, ENTRY_STORED, entry_drop_body, entry_end, entry_to,
+    ENTRY_COMMITTING, ENTRY_DELETING, entry_drop_body, ENTRY_DROPPING, entry_end, ENTRY_REFUSED, ENTRY_STORED,
+    entry_to,
 )
 from wa._fastpath.mailbox.contract cimport (
-    OP_DELETE, OP_DROP, OP_PUT, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, ORIGIN_LINGER, ORIGIN_REPORT, ORIGIN_UNREPORT,
-    RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp, batch_first, batch_free, batch_next,
+    batch_first, batch_free, batch_next, OP_DELETE, OP_DROP, OP_PUT, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, ORIGIN_LINGER,
+    ORIGIN_REPORT, ORIGIN_UNREPORT, RESULT_DUPLICATE, RESULT_OK, StoreBatch, StoreOp,
 )
 from wa._fastpath.state.cold cimport wake_device
 from wa._fastpath.state.core cimport Core, Device, Entry, NONE_INDEX
-from wa._fastpath.state.trace cimport TRACE_DUPLICATE, TRACE_ENDED, TRACE_REFUSED, TRACE_STORED, trace
+from wa._fastpath.state.trace cimport trace, TRACE_DUPLICATE, TRACE_ENDED, TRACE_REFUSED, TRACE_STORED
 from wa._fastpath.wire.frames cimport F_ACCEPTED, F_REFUSED
 
 

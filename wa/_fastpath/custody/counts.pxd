@@ -14,7 +14,7 @@ counts the fault in `Stats.miscounts`, which an operator sees.
 from libc.stdint cimport uint64_t
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.conn.conntable cimport directory_find
-from wa._fastpath.state.addresses cimport AddressSlot, addresses_find
+from wa._fastpath.state.addresses cimport addresses_find, AddressSlot
 from wa._fastpath.state.core cimport Core, Device, HELD_MAX, NONE_INDEX
 
 

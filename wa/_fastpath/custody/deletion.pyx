@@ -5,7 +5,7 @@ from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.custody.batches cimport batch_op
 from wa._fastpath.custody.counts cimport counted_at, undeleted_add, undeleted_sub
 from wa._fastpath.custody.entries cimport custody_find
-from wa._fastpath.custody.states cimport ENTRY_DELETING, ENTRY_RECEIPT, entry_drop_body, entry_end, entry_to
+from wa._fastpath.custody.states cimport ENTRY_DELETING, entry_drop_body, entry_end, ENTRY_RECEIPT, entry_to
 from wa._fastpath.mailbox.contract cimport OP_DELETE, OP_RECEIPT_DELETE, RESULT_MISSING, RESULT_OK, StoreOp
 from wa._fastpath.state.core cimport Core, Device, Entry
 

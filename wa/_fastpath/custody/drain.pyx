@@ -6,25 +6,24 @@ Comes in: a connection on the drain list of this turn.
 Must hold: per priority class everything up to the cursor was sent; `undrained` counts the rows that were not.
 Is called: the store's reads, flight (window and frames).
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 from wa._fastpath.base.assertion cimport wa_assert
+from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.base.slab cimport slab_give, slab_take
 from wa._fastpath.conn.conntable cimport conn_at, directory_find
 from wa._fastpath.conn.output cimport conn_active, mark_dirty
 from wa._fastpath.custody.batches cimport batch_last, batches_done, queue_drain
 from wa._fastpath.custody.counts cimport undrained_sub
 from wa._fastpath.custody.entries cimport custody_find, custody_insert, entry_new
-from wa._fastpath.custody.flight cimport (
-    flight_left, flight_put, flight_ring, flight_room, send_delivery, send_receipt,
-)
+from wa._fastpath.custody.flight cimport flight_left, flight_put, flight_ring, flight_room, send_delivery, send_receipt
 from wa._fastpath.custody.states cimport ENTRY_DROPPING, ENTRY_RECEIPT, ENTRY_STORED, entry_to
 from wa._fastpath.mailbox.contract cimport MailRow
 from wa._fastpath.state.core cimport (
-    Active, Conn, Core, CONN_LIVE, Device, DrainState, Entry, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, NONE_INDEX,
-    PRIORITIES_N, WINDOW_MAX,
+    Active, Conn, CONN_LIVE, Core, Device, DrainState, Entry, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, NONE_INDEX,
+    PRIORITIES_N,
 )
-from wa._fastpath.state.trace cimport TRACE_SENT_QUEUED, trace
+from wa._fastpath.state.trace cimport trace, TRACE_SENT_QUEUED
 from wa._fastpath.wire.frames cimport F_DELIVER_QUEUED
 
 cdef enum:
@@ -207,7 +206,7 @@ cdef int deliver_row(Core* w, Conn* c, Device* d, const MailRow* row) noexcept n
 cdef bint receipt_in_flight(const Conn* c, const MailRow* r) noexcept nogil:
     cdef const Entry* e
     cdef uint32_t i
-    for i in range(WINDOW_MAX):
+    for i in range(DELIVERY_WINDOW_MAX):
         e = c.active.ring[i]
         if (e != NULL and e.state == ENTRY_RECEIPT and e.env.id == r.env.id and e.env.sender == r.env.sender
                 and e.level == r.level):

@@ -1,8 +1,8 @@
 # cython: language_level=3
 # HOT: every live envelope enters and leaves this table once; entries are recycled, never allocated per message.
 """Custody table; see custody/entries.pxd."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from wa._fastpath.state.core cimport Custody, Entry
 

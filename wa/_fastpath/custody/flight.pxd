@@ -1,9 +1,9 @@
 # cython: language_level=3
 """Contract of what is in flight: deliveries sent and not acknowledged, a window per connection (rules 6 and 7).
 
-A delivery has a number on its connection, ascending from 1; slot = number % WINDOW_MAX of the connection's ring.
+A delivery has a number on its connection, ascending from 1; slot = number % DELIVERY_WINDOW_MAX of the connection's ring.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from wa._fastpath.state.core cimport Conn, Core, Entry
 
 cdef Entry** flight_ring(Core* w, Conn* c) noexcept nogil                 # made when needed; NULL = memory

@@ -7,22 +7,19 @@ Must hold: seq_base is the oldest number not acknowledged, seq_next the next one
 an entry on a ring names that connection, and one off it none.
 Is called: linger (what was in memory only goes to disk when the connection ends), output (frames).
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 from wa._fastpath.base.assertion cimport wa_assert
+from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.base.codes cimport CODE_NOT_RESPONDING
 from wa._fastpath.base.slab cimport slab_take
 from wa._fastpath.base.timers cimport timer_set
 from wa._fastpath.conn.output cimport conn_active, mark_dirty, out_frame
 from wa._fastpath.custody.counts cimport counted_at, held_sub
 from wa._fastpath.custody.linger cimport commit_entry
-from wa._fastpath.custody.states cimport (
-    ENTRY_COMMITTING, ENTRY_LINGER, ENTRY_RECEIPT, ENTRY_STORED, entry_end,
-)
-from wa._fastpath.state.core cimport (
-    Active, Conn, Core, Device, Entry, FLAG_DOOMED, FLAG_WANT_WRITE, NONE_INDEX, WINDOW_MAX,
-)
-from wa._fastpath.state.trace cimport TRACE_RESENT, trace
+from wa._fastpath.custody.states cimport ENTRY_COMMITTING, entry_end, ENTRY_LINGER, ENTRY_RECEIPT, ENTRY_STORED
+from wa._fastpath.state.core cimport Active, Conn, Core, Device, Entry, FLAG_DOOMED, FLAG_WANT_WRITE, NONE_INDEX
+from wa._fastpath.state.trace cimport trace, TRACE_RESENT
 from wa._fastpath.wire.frames cimport F_DELIVER_QUEUED, F_STORED_RECEIPT, Frame
 
 
@@ -32,10 +29,10 @@ cdef Entry** flight_ring(Core* w, Conn* c) noexcept nogil:
     if a == NULL:
         return NULL
     if a.ring == NULL:
-        a.ring = <Entry**>slab_take(&w.slab, WINDOW_MAX * sizeof(Entry*), &capacity)
+        a.ring = <Entry**>slab_take(&w.slab, DELIVERY_WINDOW_MAX * sizeof(Entry*), &capacity)
         if a.ring == NULL:
             return NULL
-        memset(a.ring, 0, WINDOW_MAX * sizeof(Entry*))
+        memset(a.ring, 0, DELIVERY_WINDOW_MAX * sizeof(Entry*))
         a.seq_base = c.seq_next
     return a.ring
 
@@ -56,12 +53,12 @@ cdef void flight_put(Core* w, Conn* c, Entry* e) noexcept nogil:
     """Gives `e` the next delivery number of `c`; flight_ring(c) must have succeeded."""
     cdef Active* a = c.active
     wa_assert(a != NULL and a.ring != NULL, b"the ring was made before")
-    wa_assert(a.ring[c.seq_next % WINDOW_MAX] == NULL, b"the slot of the next number is free")
+    wa_assert(a.ring[c.seq_next % DELIVERY_WINDOW_MAX] == NULL, b"the slot of the next number is free")
     e.conn = c.index
     e.seq = c.seq_next
     e.sent_ms = w.now_ms
     c.seq_next += 1
-    a.ring[e.seq % WINDOW_MAX] = e
+    a.ring[e.seq % DELIVERY_WINDOW_MAX] = e
     a.inflight_n += 1
     a.inflight_bytes += e.env.body_n
     if c.timer.next == NULL or c.timer.deadline_ms > w.now_ms + w.bounds.resend_after_ms:
@@ -70,16 +67,16 @@ cdef void flight_put(Core* w, Conn* c, Entry* e) noexcept nogil:
 
 cdef Entry* flight_take(Conn* c, uint64_t number) noexcept nogil:
     cdef Active* a = c.active
-    cdef Entry* e = a.ring[number % WINDOW_MAX]
+    cdef Entry* e = a.ring[number % DELIVERY_WINDOW_MAX]
     if e == NULL or e.seq != number:
         return NULL
     wa_assert(e.conn == c.index, b"what is on a ring names its connection")
     wa_assert(a.inflight_n > 0 and a.inflight_bytes >= e.env.body_n, b"what is on a ring is counted")
-    a.ring[number % WINDOW_MAX] = NULL
+    a.ring[number % DELIVERY_WINDOW_MAX] = NULL
     a.inflight_n -= 1
     a.inflight_bytes -= e.env.body_n
     e.conn = NONE_INDEX
-    while a.seq_base != c.seq_next and a.ring[a.seq_base % WINDOW_MAX] == NULL:
+    while a.seq_base != c.seq_next and a.ring[a.seq_base % DELIVERY_WINDOW_MAX] == NULL:
         a.seq_base += 1
     return e
 
@@ -165,7 +162,7 @@ cdef void flight_resend(Core* w, Conn* c) noexcept nogil:
     if a == NULL or a.ring == NULL:
         return
     for s in range(a.seq_base, c.seq_next):
-        e = a.ring[s % WINDOW_MAX]
+        e = a.ring[s % DELIVERY_WINDOW_MAX]
         if e == NULL or w.now_ms < e.sent_ms + w.bounds.resend_after_ms:
             continue
         if e.resends >= w.bounds.resends:
@@ -191,7 +188,7 @@ cdef uint64_t flight_due_ms(const Core* w, const Conn* c, uint64_t until_ms) noe
     if a == NULL or a.ring == NULL:
         return until_ms
     for s in range(a.seq_base, c.seq_next):
-        e = a.ring[s % WINDOW_MAX]
+        e = a.ring[s % DELIVERY_WINDOW_MAX]
         if e != NULL and e.sent_ms + w.bounds.resend_after_ms < until_ms:
             until_ms = e.sent_ms + w.bounds.resend_after_ms
     return until_ms

@@ -7,7 +7,7 @@ Must hold: its sender hears exactly one first answer, now or later; an envelope 
 with a backlog is sent nothing past it (drain.pxd has the order).
 Is called: take_live puts it into flight and lets it linger; take_stored puts it into the batch.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint16_t, uint32_t, uint8_t
 from libc.string cimport memcpy, memset
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.codes cimport (
@@ -16,24 +16,22 @@ from wa._fastpath.base.codes cimport (
 )
 from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.base.slab cimport slab_take
-from wa._fastpath.bus.send cimport BUS_ENVELOPE, BusEnvelope, bus_send
+from wa._fastpath.bus.send cimport BUS_ENVELOPE, bus_send, BusEnvelope
 from wa._fastpath.conn.conntable cimport conn_at, directory_find
 from wa._fastpath.conn.output cimport conn_watch, mark_dirty, out_frame
 from wa._fastpath.custody.batches cimport batch_has_room, batch_op, owner_of
 from wa._fastpath.custody.counts cimport held_add, undrained_add
 from wa._fastpath.custody.drain cimport backlog_begin
 from wa._fastpath.custody.entries cimport custody_find, custody_insert, entry_free, entry_new
-from wa._fastpath.custody.flight cimport flight_room, flight_put, flight_ring, send_delivery
+from wa._fastpath.custody.flight cimport flight_put, flight_ring, flight_room, send_delivery
 from wa._fastpath.custody.linger cimport commit_entry, commit_lingering, linger_begin
 from wa._fastpath.custody.receipts cimport tell
 from wa._fastpath.custody.room cimport make_room
 from wa._fastpath.custody.states cimport ENTRY_DELETING, ENTRY_REFUSED, ENTRY_STORED
 from wa._fastpath.mailbox.contract cimport OP_PUT, ORIGIN_DIRECT, StoreOp
-from wa._fastpath.state.core cimport (
-    Conn, Core, Device, Entry, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, KINDS_N, NONE_INDEX,
-)
+from wa._fastpath.state.core cimport Conn, Core, Device, Entry, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, KINDS_N, NONE_INDEX
 from wa._fastpath.state.trace cimport (
-    TRACE_DUPLICATE, TRACE_RECEIVED, TRACE_REFUSED, TRACE_SENT, TRACE_TO_DISK, TRACE_TO_OWNER, trace,
+    trace, TRACE_DUPLICATE, TRACE_RECEIVED, TRACE_REFUSED, TRACE_SENT, TRACE_TO_DISK, TRACE_TO_OWNER,
 )
 from wa._fastpath.wire.frames cimport F_ACCEPTED, F_DELIVER, F_DELIVERED, F_REFUSED, F_SEND_TTL, Frame
 

@@ -1,17 +1,18 @@
 # cython: language_level=3
 # HOT: every live envelope enters the queue; most are acknowledged before their window is over.
 """The linger window; see custody/linger.pxd."""
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t, uint8_t
 from libc.string cimport memcpy
 from wa._fastpath.base.assertion cimport wa_assert
+from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.base.codes cimport CODE_TRY_LATER
 from wa._fastpath.custody.batches cimport batch_op
 from wa._fastpath.custody.entries cimport linger_push, linger_remove
 from wa._fastpath.custody.receipts cimport tell
 from wa._fastpath.custody.states cimport ENTRY_COMMITTING, ENTRY_LINGER, ENTRY_REFUSED, entry_to
 from wa._fastpath.mailbox.contract cimport OP_PUT, ORIGIN_LINGER, StoreOp
-from wa._fastpath.state.core cimport Conn, Core, Entry, WINDOW_MAX
-from wa._fastpath.state.trace cimport TRACE_LINGER_OVER, trace
+from wa._fastpath.state.core cimport Conn, Core, Entry
+from wa._fastpath.state.trace cimport trace, TRACE_LINGER_OVER
 from wa._fastpath.wire.frames cimport F_REFUSED
 
 
@@ -46,7 +47,7 @@ cdef void commit_lingering(Core* w, Conn* c) noexcept nogil:
     if c.active == NULL or c.active.ring == NULL:
         return
     for s in range(c.active.seq_base, c.seq_next):
-        e = c.active.ring[s % WINDOW_MAX]
+        e = c.active.ring[s % DELIVERY_WINDOW_MAX]
         if e != NULL and e.state == ENTRY_LINGER:
             commit_entry(w, e)
 

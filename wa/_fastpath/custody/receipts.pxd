@@ -5,7 +5,7 @@
 level: F_ACCEPTED, F_DELIVERED, F_READ, F_REFUSED, or 0 when only the sender's window moves.
 answers: this is the first answer to the envelope, so that it leaves its sender's window.
 """
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint16_t, uint8_t
 from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.bus.send cimport BusReceipt
 from wa._fastpath.state.core cimport Core

@@ -1,18 +1,18 @@
 # cython: language_level=3
 # HOT: one receipt per envelope passes here.
 """Receipts; see custody/receipts.pxd."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint16_t, uint32_t, uint8_t
 from libc.string cimport memset
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.codes cimport CODE_MAILBOX_FULL, CODE_TRY_LATER
 from wa._fastpath.base.envelope cimport Envelope
-from wa._fastpath.bus.send cimport BUS_RECEIPT, BusReceipt, bus_send
+from wa._fastpath.bus.send cimport BUS_RECEIPT, bus_send, BusReceipt
 from wa._fastpath.conn.conntable cimport conn_at, directory_find
 from wa._fastpath.conn.output cimport out_frame
 from wa._fastpath.custody.batches cimport batch_op, owner_of, queue_resume
 from wa._fastpath.mailbox.contract cimport OP_RECEIPT_PUT, StoreOp
 from wa._fastpath.state.core cimport Conn, Core, Device, FLAG_PAUSED, NONE_INDEX
-from wa._fastpath.state.trace cimport TRACE_RECEIPT_STORED, TRACE_TOLD, trace
+from wa._fastpath.state.trace cimport trace, TRACE_RECEIPT_STORED, TRACE_TOLD
 from wa._fastpath.wire.frames cimport F_ACCEPTED, F_REFUSED, Frame
 
 

@@ -10,8 +10,8 @@ SWEEP, PURGE and DROP leave a receipt for the sender in the transaction that tak
 """
 from libc.stdint cimport uint64_t
 from wa._fastpath.bus.send cimport BusReceipt
-from wa._fastpath.state.core cimport Core
 from wa._fastpath.mailbox.contract cimport StoreOp
+from wa._fastpath.state.core cimport Core
 
 cdef void report(Core* w, const StoreOp* op) noexcept nogil                # op: of StoreBatch.expired
 cdef void report_not(Core* w, const StoreOp* op) noexcept nogil            # it was delivered after all, and told so

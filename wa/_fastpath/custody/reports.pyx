@@ -6,7 +6,8 @@
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
-from wa._fastpath.bus.send cimport BUS_REPORT, BUS_REPORT_KEPT, BusReceipt, bus_send
+from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
+from wa._fastpath.bus.send cimport BUS_REPORT, BUS_REPORT_KEPT, bus_send, BusReceipt
 from wa._fastpath.conn.conntable cimport directory_find
 from wa._fastpath.custody.batches cimport batch_op, owner_of
 from wa._fastpath.custody.drain cimport receipts_again
@@ -14,8 +15,8 @@ from wa._fastpath.mailbox.contract cimport (
     MailRow, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, ORIGIN_REPORT, ORIGIN_UNREPORT, RESULT_DUPLICATE, RESULT_FAILED,
     RESULT_FULL, RESULT_OK, StoreOp,
 )
-from wa._fastpath.state.addresses cimport AddressSlot, addresses_add, addresses_find, addresses_remove
-from wa._fastpath.state.core cimport Core, Device, WINDOW_MAX
+from wa._fastpath.state.addresses cimport addresses_add, addresses_find, addresses_remove, AddressSlot
+from wa._fastpath.state.core cimport Core, Device
 from wa._fastpath.wire.frames cimport F_REFUSED
 
 cdef enum:
@@ -87,7 +88,7 @@ cdef int say(Core* w, AddressSlot* slot, uint32_t now_s) noexcept nogil:
     """A window of the receipts that wait for one sender.  Returns how many, 0 when it was taken off the list."""
     cdef BusReceipt r
     cdef MailRow* row
-    cdef int k, n = w.store.read_receipts(w.store, slot.address, 0, 0, w.receipt_rows, WINDOW_MAX)
+    cdef int k, n = w.store.read_receipts(w.store, slot.address, 0, 0, w.receipt_rows, DELIVERY_WINDOW_MAX)
     if n == 0:
         addresses_remove(&w.reports, slot.address)
         return 0

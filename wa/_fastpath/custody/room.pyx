@@ -3,6 +3,7 @@
 """Making room; see custody/room.pxd."""
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from wa._fastpath.base.assertion cimport wa_assert
+from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.base.codes cimport CODE_DROPPED, CODE_EXPIRED
 from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.conn.conntable cimport conn_at, conn_handle
@@ -11,7 +12,7 @@ from wa._fastpath.custody.counts cimport counted_at, held_add, held_sub, undrain
 from wa._fastpath.custody.entries cimport custody_find, custody_insert, entry_free, entry_new
 from wa._fastpath.custody.states cimport ENTRY_DROPPING, entry_end, entry_to
 from wa._fastpath.mailbox.contract cimport MailRow, OP_DROP, RESULT_MISSING, RESULT_OK, StoreOp
-from wa._fastpath.state.core cimport Active, Conn, Core, Device, Entry, NONE_INDEX, WINDOW_MAX
+from wa._fastpath.state.core cimport Active, Conn, Core, Device, Entry, NONE_INDEX
 
 cdef enum:
     PRIORITY_STATUS = 5
@@ -58,7 +59,7 @@ cdef bint make_room(Core* w, Device* d, const Envelope* v) noexcept nogil:
     cdef uint32_t now_s = <uint32_t>(w.wall_ms // 1000)
     cdef const MailRow* row
     cdef bint expired
-    cdef int k, n = w.store.read_victims(w.store, d.address, now_s, w.receipt_rows, WINDOW_MAX)
+    cdef int k, n = w.store.read_victims(w.store, d.address, now_s, w.receipt_rows, DELIVERY_WINDOW_MAX)
     wa_assert(v.recipient == d.address, b"room is made in the mailbox of the recipient")
     for k in range(n):                    # none when the read failed
         row = &w.receipt_rows[k]

@@ -1,7 +1,7 @@
 # cython: language_level=3
 # HOT: every envelope in custody passes here two to four times.
 """States of an entry; see custody/states.pxd for the picture and the counts."""
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.slab cimport slab_give
 from wa._fastpath.custody.entries cimport custody_remove, entry_free, linger_remove

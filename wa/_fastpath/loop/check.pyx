@@ -2,12 +2,11 @@
 # COLD: debug builds and simulations only.
 """Invariants of the worker core; see loop/check.pxd."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from wa._fastpath.custody.states cimport (
-    ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_DROPPING, ENTRY_LINGER, ENTRY_RECEIPT,
-)
+from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.conn.conntable cimport conn_at, directory_find
+from wa._fastpath.custody.states cimport ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_DROPPING, ENTRY_LINGER, ENTRY_RECEIPT
 from wa._fastpath.state.core cimport (
-    Active, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_LIVE, Conn, Core, Device, Entry, NONE_INDEX, WINDOW_MAX,
+    Active, Conn, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_LIVE, Core, Device, Entry, NONE_INDEX,
 )
 
 cdef extern from *:
@@ -35,15 +34,15 @@ cdef const char* ring_check(Core* w, Conn* c, uint64_t* in_flight) noexcept nogi
         if a.inflight_n or a.inflight_bytes:
             return b"deliveries in flight without a ring"
         return NULL
-    if c.seq_next - a.seq_base > WINDOW_MAX:
+    if c.seq_next - a.seq_base > DELIVERY_WINDOW_MAX:
         return b"more delivery numbers open than the window has slots"
-    for i in range(WINDOW_MAX):
+    for i in range(DELIVERY_WINDOW_MAX):
         e = a.ring[i]
         if e == NULL:
             continue
         n += 1
         size += e.env.body_n
-        if e.conn != c.index or e.seq % WINDOW_MAX != i or e.seq - a.seq_base >= c.seq_next - a.seq_base:
+        if e.conn != c.index or e.seq % DELIVERY_WINDOW_MAX != i or e.seq - a.seq_base >= c.seq_next - a.seq_base:
             return b"an entry in a ring slot that is not its own"
         if e.state != ENTRY_RECEIPT and e.env.recipient != c.address:
             return b"an entry in flight to another device"

@@ -5,8 +5,8 @@ import socket
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
-from wa._fastpath.state.core cimport COLD_LOGIN, COLD_PEER, COLD_REQUEST, COLD_WAKE, ColdEvent
 from wa._fastpath.os.poller cimport PeerName
+from wa._fastpath.state.core cimport COLD_LOGIN, COLD_PEER, COLD_REQUEST, COLD_WAKE, ColdEvent
 
 
 cdef class Login:

@@ -1,13 +1,13 @@
 # cython: language_level=3
 # COLD: once a second, in the tick of the loop.
 """Giving memory back to the system; see loop/giveback.pxd."""
-from libc.stdint cimport uint32_t, uint64_t
-from wa._fastpath.bus.send cimport bus_trim
-from wa._fastpath.state.core cimport Core, Pending
-from wa._fastpath.custody.entries cimport custody_trim
+from libc.stdint cimport uint64_t
 from wa._fastpath.base.heap cimport wa_heap_trim
-from wa._fastpath.bus.receive cimport inbox_trim
 from wa._fastpath.base.slab cimport slab_trim
+from wa._fastpath.bus.receive cimport inbox_trim
+from wa._fastpath.bus.send cimport bus_trim
+from wa._fastpath.custody.entries cimport custody_trim
+from wa._fastpath.state.core cimport Core, Pending
 
 cdef enum:
     SLAB_TRIM_BUFFERS = 32768     # a second: a millisecond of work, not to be felt

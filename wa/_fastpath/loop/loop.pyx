@@ -9,40 +9,39 @@
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from wa._fastpath.base.codes cimport CODE_EXPIRED, CODE_SHUTTING_DOWN
+from wa._fastpath.base.timers cimport Timer, wheel_pop, wheel_wait_ms
+from wa._fastpath.bus.receive cimport inbox_accept, inbox_readable
+from wa._fastpath.bus.send cimport bus_connected, bus_flush, bus_lost, bus_writable
+from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle
+from wa._fastpath.conn.output cimport conn_flush, conn_quiet, mark_dirty
 from wa._fastpath.custody.batches cimport batch_op, batch_submit, ends_with, queue_resume
-from wa._fastpath.session.binding cimport device_bind
-from wa._fastpath.bus.send cimport BUS_COLD, bus_connected, bus_flush, bus_lost, bus_send, bus_writable
-from wa._fastpath.loop.check cimport core_check, core_leaks, debug_build
-from wa._fastpath.base.codes cimport CODE_ADDRESS_UNKNOWN, CODE_EXPIRED, CODE_SHUTTING_DOWN
-from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
-from wa._fastpath.state.core cimport (
-    CONN_CLOSING, CONN_FREE, ColdEvent, Conn, Core, Device, EVENTS_MAX, Entry, FLAG_DIRTY, FLAG_DOOMED,
-    FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
-)
-from wa._fastpath.custody.entries cimport custody_find
 from wa._fastpath.custody.commits cimport take_commits
 from wa._fastpath.custody.deletion cimport delete_again, delete_no_more
-from wa._fastpath.custody.linger cimport linger_fire
-from wa._fastpath.custody.states cimport ENTRY_DELETING
-from wa._fastpath.state.addresses cimport AddressSlot, addresses_add, addresses_find
 from wa._fastpath.custody.drain cimport drain_all
-from wa._fastpath.loop.events cimport cold_batch
-from wa._fastpath.wire.frames cimport F_NOTICE, F_RESPONSE, Frame
-from wa._fastpath.loop.giveback cimport give_back
-from wa._fastpath.session.handshake cimport handshake_admit
-from wa._fastpath.os.host cimport Host
-from wa._fastpath.bus.receive cimport inbox_accept, inbox_readable
-from wa._fastpath.session.lifecycle cimport accept_all, begin_close, conn_end
-from wa._fastpath.mailbox.contract cimport MailRow, MailStoreBase, OP_PURGE, OP_SWEEP, StoreOp
-from wa._fastpath.conn.output cimport conn_flush, conn_quiet, mark_dirty, out_frame
-from wa._fastpath.os.poller cimport READABLE, WAKE_TOKEN_FD, WRITABLE, HANGUP
+from wa._fastpath.custody.linger cimport linger_fire
 from wa._fastpath.custody.reports cimport reports_say
+from wa._fastpath.loop.check cimport core_check, core_leaks, debug_build
+from wa._fastpath.loop.control cimport (
+    conn_admit, conn_refuse, counters, device_add, device_is_connected, device_remove, device_wake_lost,
+    envelope_is_reported, envelope_waits, notice_send, peer_call, request_answer,
+)
+from wa._fastpath.loop.events cimport cold_batch
+from wa._fastpath.loop.giveback cimport give_back
+from wa._fastpath.loop.worker cimport (
+    core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets,
+)
+from wa._fastpath.mailbox.contract cimport MailStoreBase, OP_SWEEP, StoreOp
+from wa._fastpath.os.host cimport Host
+from wa._fastpath.os.poller cimport HANGUP, READABLE, WAKE_TOKEN_FD, WRITABLE
+from wa._fastpath.session.lifecycle cimport accept_all, begin_close, conn_end
 from wa._fastpath.session.records cimport session_handshakes, session_readable, session_resume, session_timer
-from wa._fastpath.loop.worker cimport core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets
+from wa._fastpath.state.core cimport (
+    ColdEvent, Conn, CONN_CLOSING, CONN_FREE, Core, EVENTS_MAX, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
+    FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
+)
 from wa._fastpath.state.trace cimport trace_attach
-from wa._fastpath.base.timers cimport Timer, wheel_pop, wheel_wait_ms
 
 from wa._fastpath.loop.events import Gone, Login, PeerMessage, Request, Wake
 from wa.errors import LocalError
@@ -59,7 +58,6 @@ cdef enum:
     STOP_MS = 5000
     DRAIN_POLL_MS = 20            # while stopping: no tick and no bus retry any more, only sockets and the disk
     CHECK_TURNS = 16              # debug build: turns between two looks at the invariants
-    RESPONSE_BYTES_MAX = 32768    # limits.REQUEST_BODY_BYTES_MAX: what the frame codec carries
 
 @cython.no_gc_clear               # __dealloc__ needs the store and the host, also when a cycle holds this object
 cdef class Loop:
@@ -392,114 +390,40 @@ cdef class Loop:
     def wake(self) -> None:
         self.w.poller.wake(self.w.poller)
 
-    # --- what the cold path asks for --------------------------------------------------------------------------
+    # --- what the cold path asks for (loop/control.pyx) -----------------------------------------------------
 
     def add_device(self, address: int, static_key: bytes | None = None) -> None:
-        cdef Device* d
-        if static_key is not None and len(static_key) != 32:
-            raise LocalError("a static key has 32 bytes")
-        d = directory_add(&self.w.directory, address)
-        if d == NULL:
-            raise MemoryError
-        d.has_former = addresses_find(&self.w.formers, address) != NULL
-        device_bind(self.w, d, NULL if static_key is None else <const uint8_t*><const char*>static_key)
-        d.ticket_serial = 0           # it may have another key than before
+        device_add(self.w, address, static_key)
 
     def remove_device(self, address: int, code: int) -> None:
-        cdef Core* w = self.w
-        cdef Device* d = directory_find(&w.directory, address)
-        cdef AddressSlot* former
-        cdef StoreOp* op
-        if d == NULL:
-            return
-        former = addresses_add(&w.formers, address)
-        if former == NULL:
-            raise MemoryError
-        if d.conn != NONE_INDEX:
-            begin_close(w, conn_at(&w.conns, d.conn), code, 0)
-        former.seq = w.mail_seq       # all that came for it so far is purged, and no successor's
-        op = batch_op(w, OP_PURGE, 0)
-        if op == NULL:
-            raise MemoryError
-        op.env.recipient = address
-        ends_with(w, op, CODE_ADDRESS_UNKNOWN)
-        directory_remove(&w.directory, address)
+        device_remove(self.w, address, code)
 
     def admit(self, conn: int, address: int) -> bool:
-        cdef Conn* c = conn_by_handle(&self.w.conns, conn)
-        return c != NULL and handshake_admit(self.w, c, address) == 0
+        return conn_admit(self.w, conn, address)
 
     def refuse(self, conn: int, code: int, retry_after_ms: int = 0) -> bool:
-        cdef Conn* c = conn_by_handle(&self.w.conns, conn)
-        if c == NULL or c.state == CONN_CLOSING:
-            return False
-        begin_close(self.w, c, code, retry_after_ms)
-        return True
+        return conn_refuse(self.w, conn, code, retry_after_ms)
 
     def respond(self, conn: int, request_id: int, status: int, body: bytes) -> bool:
-        cdef Conn* c = conn_by_handle(&self.w.conns, conn)
-        cdef Frame f
-        if len(body) > RESPONSE_BYTES_MAX:
-            raise LocalError(f"a response of {len(body)} bytes does not fit one record")
-        if c == NULL or c.state == CONN_CLOSING:
-            return False
-        if c.requests_open:
-            c.requests_open -= 1
-        memset(&f, 0, sizeof(Frame))
-        f.type = F_RESPONSE
-        f.number = request_id
-        f.extra = status
-        f.body = <const uint8_t*><const char*>body
-        f.body_n = <uint32_t>len(body)
-        return out_frame(self.w, c, &f) == 0
+        return request_answer(self.w, conn, request_id, status, body)
 
     def notice(self, address: int, notice: int, body: bytes) -> bool:
-        cdef Device* d = directory_find(&self.w.directory, address)
-        cdef Frame f
-        if d == NULL or d.conn == NONE_INDEX or len(body) > RESPONSE_BYTES_MAX:
-            return False
-        memset(&f, 0, sizeof(Frame))
-        f.type = F_NOTICE
-        f.number = notice
-        f.body = <const uint8_t*><const char*>body
-        f.body_n = <uint32_t>len(body)
-        return out_frame(self.w, conn_at(&self.w.conns, d.conn), &f) == 0
+        return notice_send(self.w, address, notice, body)
 
     def is_connected(self, address: int) -> bool:
-        cdef Device* d = directory_find(&self.w.directory, address)
-        return d != NULL and d.conn != NONE_INDEX
+        return device_is_connected(self.w, address)
 
     def wake_lost(self, address: int) -> None:
-        cdef Device* d = directory_find(&self.w.directory, address)
-        if d != NULL:
-            d.woken_s = 0
+        device_wake_lost(self.w, address)
 
     def is_waiting(self, recipient: int, sender: int, envelope_id: int) -> bool:
-        cdef Core* w = self.w
-        cdef Entry* e = custody_find(&w.custody, recipient, sender, envelope_id)
-        if e != NULL:
-            return e.state != ENTRY_DELETING
-        # What cannot be read is not said to be gone.
-        return w.store.contains(w.store, recipient, sender, envelope_id) != 0 or self.is_reported(
-            recipient, sender, envelope_id)
+        return envelope_waits(self.w, recipient, sender, envelope_id)
 
-    def is_reported(self, uint64_t recipient, uint64_t sender, uint64_t envelope_id) -> bool:
-        cdef MailRow r
-        cdef uint64_t peer = recipient if envelope_id else recipient - 1
-        cdef int n = self.w.store.read_receipts(self.w.store, sender, peer, envelope_id - 1, &r, 1)
-        return n < 0 or (n == 1 and r.env.sender == recipient and r.env.id == envelope_id)
+    def is_reported(self, recipient: int, sender: int, envelope_id: int) -> bool:
+        return envelope_is_reported(self.w, recipient, sender, envelope_id)
 
     def call_peer(self, worker: int, body: bytes) -> bool:
-        if not 0 <= worker < self.w.workers or worker == self.w.worker:
-            raise LocalError(f"worker {worker} is not another worker")
-        return bus_send(self.w, worker, BUS_COLD, NULL, 0, <const uint8_t*><const char*>body, <uint32_t>len(body), -1) == 0
+        return peer_call(self.w, worker, body)
 
     def stats(self) -> dict:
-        cdef Core* w = self.w
-        counters = dict(w.stats)
-        counters.update(
-            connections=w.conns.live_n, half_open=w.conns.half_open_n, devices=w.directory.used,
-            custody_entries=w.custody.live, custody_deleting=w.custody.deleting,
-            handshakes_waiting=w.waiting_n, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
-        )
-        return counters
+        return counters(self.w)

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """Contract of making and freeing a worker's `Core`, with its bounds and its view of the mailbox."""
-from wa._fastpath.state.core cimport Core
 from wa._fastpath.os.poller cimport Poller
+from wa._fastpath.state.core cimport Core
 
 cdef Core* core_new(Poller* poller, int worker, int workers) except NULL   # the poller becomes the core's
 cdef void core_free(Core* w) noexcept

@@ -1,26 +1,26 @@
 # cython: language_level=3
 # COLD: once in the life of a worker.
 """Making and freeing a worker's state; see loop/worker.pxd, and state/core.pxd for what it holds."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
-from wa._fastpath.custody.batches cimport owner_of
+from wa._fastpath.base.slab cimport slab_destroy, slab_give, slab_init
+from wa._fastpath.base.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
+from wa._fastpath.base.timers cimport wheel_init
 from wa._fastpath.bus.send cimport bus_destroy, bus_init
 from wa._fastpath.conn.conntable cimport (
     conn_at, conntable_destroy, conntable_init, directory_destroy, directory_find, directory_init,
 )
-from wa._fastpath.state.core cimport (
-    CONN_FREE, Conn, Core, Device, Entry, HELD_MAX, KINDS_N, NONE_INDEX, READ_CHUNK_BYTES, RECORD_BYTES_MAX,
-)
-from wa._fastpath.state.addresses cimport addresses_destroy
+from wa._fastpath.custody.batches cimport owner_of
 from wa._fastpath.custody.drain cimport drain_end
 from wa._fastpath.custody.entries cimport custody_destroy, custody_init
-from wa._fastpath.session.lifecycle cimport conn_end
-from wa._fastpath.mailbox.contract cimport batch_free
 from wa._fastpath.custody.reports cimport reports_wait
-from wa._fastpath.base.slab cimport slab_destroy, slab_give, slab_init
-from wa._fastpath.base.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
-from wa._fastpath.base.timers cimport wheel_init
+from wa._fastpath.mailbox.contract cimport batch_free
+from wa._fastpath.session.lifecycle cimport conn_end
+from wa._fastpath.state.addresses cimport addresses_destroy
+from wa._fastpath.state.core cimport (
+    Conn, CONN_FREE, Core, Device, Entry, HELD_MAX, KINDS_N, NONE_INDEX, READ_CHUNK_BYTES, RECORD_BYTES_MAX,
+)
 
 from wa import limits
 from wa.errors import LocalError

@@ -17,6 +17,7 @@ from libc.string cimport memcpy, memset
 from libc.stdint cimport uint8_t, uint64_t, int64_t
 from wa._fastpath.noise.curve cimport x25519_public
 from wa._fastpath.noise.hkdf cimport hkdf, sha256
+from wa._fastpath.base.bounds cimport NOISE_MESSAGE_BYTES_MAX, NOISE_TAG_BYTES, REKEY_MESSAGES
 from wa._fastpath.base.sodium cimport (
     crypto_aead_aes256gcm_decrypt, crypto_aead_aes256gcm_encrypt, crypto_aead_aes256gcm_is_available,
     crypto_aead_chacha20poly1305_ietf_decrypt, crypto_aead_chacha20poly1305_ietf_encrypt, crypto_scalarmult,
@@ -29,9 +30,6 @@ include "noise_patterns.pxi"
 
 cdef enum:
     KEY_N = 32
-    TAG_N = 16
-    MESSAGE_MAX = 65535
-    REKEY_EVERY = 65536           # of the protocol, so compiled in; compared with limits.py at import
     STEP_ENDED = 255              # no further message: failed, wiped or split
 
 
@@ -150,8 +148,8 @@ cdef size_t encrypt_and_hash(NoiseHandshake* hs, const uint8_t* plain, size_t n,
         return n
     aead_seal(hs.suite, hs.k, hs.n, hs.h, 32, plain, n, out)
     hs.n += 1
-    mix_hash(hs, out, n + TAG_N)
-    return n + TAG_N
+    mix_hash(hs, out, n + NOISE_TAG_BYTES)
+    return n + NOISE_TAG_BYTES
 
 
 cdef int decrypt_and_hash(NoiseHandshake* hs, const uint8_t* data, size_t n, uint8_t* out) noexcept nogil:
@@ -163,7 +161,7 @@ cdef int decrypt_and_hash(NoiseHandshake* hs, const uint8_t* data, size_t n, uin
         mix_hash(hs, data, n)
         return 0
     # libsodium takes a null output for "verify only", and an empty payload may come with one.
-    if aead_open(hs.suite, hs.k, hs.n, hs.h, 32, data, n, &nothing if n == TAG_N else out) != 0:
+    if aead_open(hs.suite, hs.k, hs.n, hs.h, 32, data, n, &nothing if n == NOISE_TAG_BYTES else out) != 0:
         return NOISE_E_AUTH
     hs.n += 1
     mix_hash(hs, data, n)
@@ -256,11 +254,11 @@ cdef size_t overhead(const NoiseHandshake* hs) noexcept nogil:
         if token[0] == T_E:
             n += KEY_N
         elif token[0] == T_S:
-            n += KEY_N + (TAG_N if keyed else 0)
+            n += KEY_N + (NOISE_TAG_BYTES if keyed else 0)
         else:
             keyed = True
         token += 1
-    return n + (TAG_N if keyed else 0)
+    return n + (NOISE_TAG_BYTES if keyed else 0)
 
 
 cdef inline void step_done(NoiseHandshake* hs) noexcept nogil:
@@ -276,7 +274,7 @@ cdef int64_t noise_write(NoiseHandshake* hs, const uint8_t* e_priv,
     if not ok:
         return NOISE_E_STATE
     cdef size_t total = overhead(hs) + payload_n
-    ok = payload_n <= MESSAGE_MAX and total <= MESSAGE_MAX and total <= out_cap
+    ok = payload_n <= NOISE_MESSAGE_BYTES_MAX and total <= NOISE_MESSAGE_BYTES_MAX and total <= out_cap
     c_assert(ok)
     if not ok:
         return NOISE_E_SPACE
@@ -312,7 +310,7 @@ cdef int read_tokens(NoiseHandshake* hs, const uint8_t** msg) noexcept nogil:
             mix_ephemeral(hs, hs.re)
             msg[0] += KEY_N
         elif token[0] == T_S:
-            n = KEY_N + (TAG_N if hs.has_k else 0)
+            n = KEY_N + (NOISE_TAG_BYTES if hs.has_k else 0)
             status = decrypt_and_hash(hs, msg[0], n, hs.rs)
             hs.has_rs = status == 0
             msg[0] += n
@@ -329,7 +327,7 @@ cdef int64_t noise_read(NoiseHandshake* hs, const uint8_t* msg, size_t msg_n,
     if not ok:
         return NOISE_E_STATE
     cdef size_t cost = overhead(hs)
-    if msg_n < cost or msg_n > MESSAGE_MAX:
+    if msg_n < cost or msg_n > NOISE_MESSAGE_BYTES_MAX:
         noise_wipe(hs)
         return NOISE_E_FORMAT
     if msg_n - cost > payload_cap:
@@ -408,30 +406,30 @@ cdef void rekey(int suite, uint8_t* key) noexcept nogil:
 
 cdef inline void nonce_step(int suite, uint8_t* key, uint64_t* nonce) noexcept nogil:
     nonce[0] += 1
-    if (nonce[0] & (REKEY_EVERY - 1)) == 0:
+    if (nonce[0] & (REKEY_MESSAGES - 1)) == 0:
         rekey(suite, key)
 
 
 cdef int64_t noise_seal(NoiseTransport* t, int suite, const uint8_t* plain, size_t n, uint8_t* out) noexcept nogil:
-    c_assert(n <= MESSAGE_MAX - TAG_N)
-    if n > MESSAGE_MAX - TAG_N:
+    c_assert(n <= NOISE_MESSAGE_BYTES_MAX - NOISE_TAG_BYTES)
+    if n > NOISE_MESSAGE_BYTES_MAX - NOISE_TAG_BYTES:
         return NOISE_E_FORMAT
     if t.send_nonce == NONCE_LAST:
         return NOISE_E_NONCE
     aead_seal(suite, t.send_key, t.send_nonce, NULL, 0, plain, n, out)
     nonce_step(suite, t.send_key, &t.send_nonce)
-    return <int64_t>(n + TAG_N)
+    return <int64_t>(n + NOISE_TAG_BYTES)
 
 
 cdef int64_t noise_open(NoiseTransport* t, int suite, const uint8_t* cipher, size_t n, uint8_t* out) noexcept nogil:
-    if n < TAG_N or n > MESSAGE_MAX:
+    if n < NOISE_TAG_BYTES or n > NOISE_MESSAGE_BYTES_MAX:
         return NOISE_E_FORMAT
     if t.recv_nonce == NONCE_LAST:
         return NOISE_E_NONCE
     if aead_open(suite, t.recv_key, t.recv_nonce, NULL, 0, cipher, n, out) != 0:
         return NOISE_E_AUTH
     nonce_step(suite, t.recv_key, &t.recv_nonce)
-    return <int64_t>(n - TAG_N)
+    return <int64_t>(n - NOISE_TAG_BYTES)
 
 
 include "noise_face.pxi"

@@ -11,9 +11,6 @@ from wa.errors import Code, LocalError, RemoteError
 
 if sodium_init() < 0:
     raise ImportError("libsodium could not be initialised")
-assert REKEY_EVERY == limits.REKEY_MESSAGES
-assert MESSAGE_MAX == limits.NOISE_MESSAGE_BYTES_MAX
-assert TAG_N == limits.NOISE_TAG_BYTES
 
 SUITE_CHACHA = NOISE_SUITE_CHACHA
 SUITE_AESGCM = NOISE_SUITE_AESGCM
@@ -79,8 +76,8 @@ cdef class Handshake:
         if not my_turn(&self.hs):
             raise LocalError("it is not this side's turn to write")
         cost = overhead(&self.hs)
-        if len(payload) + cost > MESSAGE_MAX:
-            raise LocalError(f"a handshake payload here is at most {MESSAGE_MAX - cost} bytes")
+        if len(payload) + cost > NOISE_MESSAGE_BYTES_MAX:
+            raise LocalError(f"a handshake payload here is at most {NOISE_MESSAGE_BYTES_MAX - cost} bytes")
         if ephemeral is None:
             ephemeral = os.urandom(KEY_N)
         key_check(ephemeral, "ephemeral")
@@ -173,16 +170,16 @@ cdef class Transport:
     def seal(self, bytes plain) -> bytes:
         """One transport message, 16 bytes longer than plain.  LocalError: too long, or nonces used up."""
         cdef bytes out
-        if len(plain) > MESSAGE_MAX - TAG_N:
-            raise LocalError(f"a transport message holds at most {MESSAGE_MAX - TAG_N} bytes")
-        out = PyBytes_FromStringAndSize(NULL, len(plain) + TAG_N)
+        if len(plain) > NOISE_MESSAGE_BYTES_MAX - NOISE_TAG_BYTES:
+            raise LocalError(f"a transport message holds at most {NOISE_MESSAGE_BYTES_MAX - NOISE_TAG_BYTES} bytes")
+        out = PyBytes_FromStringAndSize(NULL, len(plain) + NOISE_TAG_BYTES)
         if noise_seal(&self.t, self._suite, plain, len(plain), <uint8_t*><char*>out) < 0:
             raise LocalError("the nonces of this connection are used up; make a new one")
         return out
 
     def open(self, bytes cipher) -> bytes:
         """The plaintext of the peer's next message, or RemoteError(DECRYPT_FAILED) and nothing changed."""
-        cdef bytes out = PyBytes_FromStringAndSize(NULL, max(len(cipher) - TAG_N, 1))
+        cdef bytes out = PyBytes_FromStringAndSize(NULL, max(len(cipher) - NOISE_TAG_BYTES, 1))
         cdef int64_t n = noise_open(&self.t, self._suite, cipher, len(cipher), <uint8_t*><char*>out)
         if n < 0:
             raise RemoteError(Code.DECRYPT_FAILED)
@@ -191,9 +188,9 @@ cdef class Transport:
     def seal_in_place(self, bytearray buffer) -> None:
         """seal() where the plaintext lies, as the server's loop does; the buffer grows by 16 bytes."""
         cdef size_t n = len(buffer)
-        if n > MESSAGE_MAX - TAG_N:
-            raise LocalError(f"a transport message holds at most {MESSAGE_MAX - TAG_N} bytes")
-        buffer.extend(bytes(TAG_N))
+        if n > NOISE_MESSAGE_BYTES_MAX - NOISE_TAG_BYTES:
+            raise LocalError(f"a transport message holds at most {NOISE_MESSAGE_BYTES_MAX - NOISE_TAG_BYTES} bytes")
+        buffer.extend(bytes(NOISE_TAG_BYTES))
         if noise_seal(&self.t, self._suite, <uint8_t*><char*>buffer, n, <uint8_t*><char*>buffer) < 0:
             del buffer[n:]
             raise LocalError("the nonces of this connection are used up; make a new one")

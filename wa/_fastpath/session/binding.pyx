@@ -3,8 +3,8 @@
 """Devices and their Noise keys; see session/binding.pxd."""
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
-from wa._fastpath.state.core cimport Core, Device, KEY_TAG_BYTES, Pending
 from wa._fastpath.base.sodium cimport crypto_generichash, sodium_memcmp
+from wa._fastpath.state.core cimport Core, Device, KEY_TAG_BYTES, Pending
 
 cdef enum:
     KEY_BYTES = 32

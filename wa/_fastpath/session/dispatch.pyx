@@ -1,26 +1,24 @@
 # cython: language_level=3
 # HOT: called once per frame.
 """Frame dispatch; see session/dispatch.pxd."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint8_t
 from libc.string cimport memset
+from wa._fastpath.base.bounds cimport REQUESTS_OPEN_MAX
 from wa._fastpath.base.codes cimport (
     CODE_BAD_PARAMS, CODE_INTERNAL, CODE_NOT_PERMITTED, CODE_PROTOCOL_ERROR, CODE_TRY_LATER, CODE_UNKNOWN_FRAME,
 )
-from wa._fastpath.state.cold cimport cold_push
-from wa._fastpath.state.core cimport (
-    COLD_REQUEST, ColdEvent, Conn, Core, CONN_ADMITTED, CONN_LIVE, CONN_REGISTERING, FLAG_ASKED,
-)
+from wa._fastpath.conn.output cimport out_frame, out_simple
 from wa._fastpath.custody.acks cimport acknowledge, mark_read
 from wa._fastpath.custody.intake cimport send_from
+from wa._fastpath.session.lifecycle cimport begin_close, doom_with, go_live
+from wa._fastpath.state.cold cimport cold_push
+from wa._fastpath.state.core cimport (
+    COLD_REQUEST, ColdEvent, Conn, CONN_ADMITTED, CONN_LIVE, CONN_REGISTERING, Core, FLAG_ASKED,
+)
 from wa._fastpath.wire.frames cimport (
     F_ACK, F_ACK_RANGE, F_CLOSE, F_ERROR, F_EXTENSION, F_MARK_READ, F_OPEN, F_PING, F_PONG, F_REQUEST, F_RESPONSE,
     F_SEND, F_SEND_TTL, Frame,
 )
-from wa._fastpath.session.lifecycle cimport begin_close, doom_with, go_live
-from wa._fastpath.conn.output cimport out_frame, out_simple
-
-cdef enum:
-    REQUESTS_OPEN_MAX = 16        # limits.REQUESTS_OPEN_MAX
 
 
 cdef void on_frame(Core* w, Conn* c, const Frame* f) noexcept nogil:

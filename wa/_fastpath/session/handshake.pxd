@@ -3,12 +3,11 @@
 
 No record of it has an effect on a device: that begins with the first transport record (`go_live`).
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, int32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.bus.send cimport BusHandover
 from wa._fastpath.state.core cimport Conn, Core
 
 cdef enum:
-    HELLO_BYTES = 8
     # What a turn's `handshake_slots` are taken by, HANDSHAKES_PER_TURN_MAX × STEP_SLOTS of them:
     STEP_SLOTS = 8                # half an IK handshake, a message of XX: two or three multiplications
     TICKET_SLOTS = 4              # two, one of them of the base point

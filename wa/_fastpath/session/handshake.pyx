@@ -1,31 +1,34 @@
 # cython: language_level=3
 # HOT for logins: a reconnect storm runs through here.
 """From the hello to an authenticated connection at its owner; see session/handshake.pxd and docs/protocol.md, section 1."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp, memcpy, memset
-from wa._fastpath.custody.batches cimport owner_of
-from wa._fastpath.session.binding cimport key_is_bound
-from wa._fastpath.bus.send cimport BUS_HANDOVER, BusHandover, bus_send
+from wa._fastpath.base.bounds cimport HELLO_BYTES
 from wa._fastpath.base.codes cimport (
     CODE_BUSY, CODE_HANDSHAKE_FAILED, CODE_INTERNAL, CODE_PATTERN_UNSUPPORTED, CODE_PROTOCOL_ERROR,
     CODE_SUITE_UNSUPPORTED, CODE_VERSION_UNSUPPORTED,
 )
-from wa._fastpath.state.cold cimport cold_push
-from wa._fastpath.conn.conntable cimport directory_find
-from wa._fastpath.state.core cimport (
-    Active, Conn, Core, Pending, COLD_LOGIN, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO,
-    CONN_REGISTERING, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
-)
-from wa._fastpath.session.lifecycle cimport admission, begin_close, busy_slot_ms, conn_adopt, doom_with, go_live
-from wa._fastpath.noise.noise cimport (
-    NOISE_E_AUTH, NOISE_IK, NOISE_NNPSK0, NOISE_XX, noise_done, noise_fallback, noise_read, noise_split, noise_start,
-    noise_suite_available, noise_write,
-)
-from wa._fastpath.conn.output cimport buffer_reserve, conn_active, conn_flush, conn_watch, mark_dirty, out_pending, out_raw
-from wa._fastpath.session.records cimport be32, session_kept, session_resume
 from wa._fastpath.base.sodium cimport sodium_memzero
-from wa._fastpath.session.ticket cimport TICKET_ELSEWHERE, TICKET_GOOD, TICKET_MALFORMED, TICKET_REFUSED, ticket_first
 from wa._fastpath.base.timers cimport timer_set
+from wa._fastpath.bus.send cimport BUS_HANDOVER, bus_send, BusHandover
+from wa._fastpath.conn.conntable cimport directory_find
+from wa._fastpath.conn.output cimport (
+    buffer_reserve, conn_active, conn_flush, conn_watch, mark_dirty, out_pending, out_raw,
+)
+from wa._fastpath.custody.batches cimport owner_of
+from wa._fastpath.noise.noise cimport (
+    noise_done, NOISE_E_AUTH, noise_fallback, NOISE_IK, NOISE_NNPSK0, noise_read, noise_split, noise_start,
+    noise_suite_available, noise_write, NOISE_XX,
+)
+from wa._fastpath.session.binding cimport key_is_bound
+from wa._fastpath.session.lifecycle cimport admission, begin_close, busy_slot_ms, conn_adopt, doom_with, go_live
+from wa._fastpath.session.records cimport be32, session_kept, session_resume
+from wa._fastpath.session.ticket cimport TICKET_ELSEWHERE, ticket_first, TICKET_GOOD, TICKET_MALFORMED, TICKET_REFUSED
+from wa._fastpath.state.cold cimport cold_push
+from wa._fastpath.state.core cimport (
+    Active, COLD_LOGIN, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO, CONN_REGISTERING,
+    Core, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, Pending,
+)
 
 cdef enum:
     LOGIN_BYTES = 9               # Pending.login

@@ -5,9 +5,9 @@ A connection ends in two steps: `begin_close` (says why, takes the device offlin
 flush of the turn once the close frame is out, `conn_end`, the only place that closes the socket and frees.
 Pointers to connections therefore stay valid throughout a turn.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
-from wa._fastpath.state.core cimport Conn, Core, Pending
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.os.poller cimport PeerName
+from wa._fastpath.state.core cimport Conn, Core, Pending
 
 cdef void accept_all(Core* w) noexcept nogil
 cdef Conn* conn_adopt(Core* w, int32_t fd) noexcept nogil                  # a new Conn with a Pending, watched

@@ -2,28 +2,26 @@
 # HOT for accepts and logins: a reconnect storm runs through here.
 """Life of a connection; see session/lifecycle.pxd."""
 from libc.errno cimport EMFILE, ENFILE
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
-from wa._fastpath.session.binding cimport still_bound
 from wa._fastpath.base.codes cimport CODE_BUSY, CODE_DEVICE_UNKNOWN, CODE_INTERNAL, CODE_REPLACED
-from wa._fastpath.state.cold cimport cold_push, wake_device
+from wa._fastpath.base.timers cimport timer_cancel, timer_set
 from wa._fastpath.conn.conntable cimport conn_at, conn_new, conn_release, directory_find
-from wa._fastpath.state.core cimport (
-    Active, Conn, Core, Device, Pending, COLD_GONE, CONN_ADMITTED, CONN_CLAIMED,
-    CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING,
-    FLAG_DIRTY, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_PAUSED, FLAG_RESUME,
-    HELD_MAX, NONE_INDEX,
-)
+from wa._fastpath.conn.output cimport conn_drop_buffers, conn_watch, mark_dirty, out_frame, out_raw, out_simple
 from wa._fastpath.custody.drain cimport drain_begin, drain_end
 from wa._fastpath.custody.flight cimport flight_due_ms, flight_release
-from wa._fastpath.wire.frames cimport F_CLOSE, F_READY, Frame
 from wa._fastpath.noise.noise cimport noise_wipe
-from wa._fastpath.conn.output cimport conn_drop_buffers, conn_watch, mark_dirty, out_frame, out_raw, out_simple
 from wa._fastpath.os.poller cimport PeerName, READABLE
+from wa._fastpath.session.binding cimport still_bound
 from wa._fastpath.session.ticket cimport ticket_issue
-from wa._fastpath.base.timers cimport timer_cancel, timer_set
 from wa._fastpath.session.waiting cimport waiting_remove
+from wa._fastpath.state.cold cimport cold_push, wake_device
+from wa._fastpath.state.core cimport (
+    Active, COLD_GONE, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_FREE, CONN_HELLO, CONN_LIVE, Core,
+    Device, FLAG_DIRTY, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, HELD_MAX, NONE_INDEX, Pending,
+)
+from wa._fastpath.wire.frames cimport F_CLOSE, F_READY, Frame
 
 cdef enum:
     SERVER_VERSION = 1

@@ -3,7 +3,7 @@
 
 Sans-I/O apart from one recv per event.  A remote fault ends this connection with a named code and never more.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from wa._fastpath.state.core cimport Conn, Core
 
 cdef inline uint32_t be32(const uint8_t* p) noexcept nogil:

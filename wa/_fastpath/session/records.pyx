@@ -2,34 +2,32 @@
 # HOT: every byte from a client passes here; records are opened in place in the read buffer.
 """Receiving side of connections; see session/records.pxd and docs/protocol.md, sections 1 and 2."""
 from libc.errno cimport EAGAIN, EINTR
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
+from wa._fastpath.base.bounds cimport (
+    HANDSHAKE_RECORD_BYTES_MAX, HELLO_BYTES, NOISE_MESSAGE_BYTES_MAX, NOISE_TAG_BYTES, REGISTERING_MS_MAX,
+)
 from wa._fastpath.base.codes cimport (
     CODE_BUSY, CODE_DECRYPT_FAILED, CODE_FRAME_MALFORMED, CODE_HANDSHAKE_TIMEOUT, CODE_IDLE_TIMEOUT, CODE_INTERNAL,
     CODE_RECORD_TOO_LARGE, CODE_SLOW_READER, CODE_TICKET_VOID, CODE_UNKNOWN_FRAME,
 )
-from wa._fastpath.state.core cimport (
-    Active, Conn, Core, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING,
-    FLAG_ASKED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, READ_CHUNK_BYTES,
-)
-from wa._fastpath.custody.flight cimport flight_resend
-from wa._fastpath.session.dispatch cimport on_frame
-from wa._fastpath.wire.frames cimport FRAME_UNKNOWN, Frame, frame_parse
-from wa._fastpath.session.handshake cimport (
-    HELLO_BYTES, STEP_SLOTS, TICKET_SLOTS, handshake_answer, on_handshake, on_hello,
-)
-from wa._fastpath.session.lifecycle cimport begin_close, busy_slot_ms, conn_timer, doom_with
-from wa._fastpath.noise.noise cimport NOISE_NNPSK0, noise_open
-from wa._fastpath.conn.output cimport buffer_free, buffer_reserve, conn_active, conn_watch, mark_dirty, out_pending
-from wa._fastpath.session.ticket cimport ticket_use
 from wa._fastpath.base.timers cimport timer_set
+from wa._fastpath.conn.output cimport buffer_free, buffer_reserve, conn_active, conn_watch, mark_dirty, out_pending
+from wa._fastpath.custody.flight cimport flight_resend
+from wa._fastpath.noise.noise cimport NOISE_NNPSK0, noise_open
+from wa._fastpath.session.dispatch cimport on_frame
+from wa._fastpath.session.handshake cimport handshake_answer, on_handshake, on_hello, STEP_SLOTS, TICKET_SLOTS
+from wa._fastpath.session.lifecycle cimport begin_close, busy_slot_ms, conn_timer, doom_with
+from wa._fastpath.session.ticket cimport ticket_use
 from wa._fastpath.session.waiting cimport waiting_add, waiting_first, waiting_remove
+from wa._fastpath.state.core cimport (
+    Active, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE, CONN_REGISTERING,
+    Core, FLAG_ASKED, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE, READ_CHUNK_BYTES,
+)
+from wa._fastpath.wire.frames cimport Frame, frame_parse, FRAME_UNKNOWN
 
 cdef enum:
-    HANDSHAKE_MAX = 1024          # limits.HANDSHAKE_RECORD_BYTES_MAX
-    NOISE_MAX = 65535
     BACKED_UP_BYTES = 65536       # output that a full socket has not taken: stop reading its requests
-    REGISTERING_MS = 300000       # limits.REGISTERING_MS_MAX
 
 
 # --- bytes ------------------------------------------------------------------------------------------------
@@ -105,7 +103,7 @@ cdef void keep(Core* w, Conn* c, const uint8_t* data, uint32_t n, uint32_t used)
         need = HELLO_BYTES
     elif rest >= 4:
         need = be32(data + used)          # not checked yet when the connection was paused before it
-        need = 4 + (need if need < NOISE_MAX else NOISE_MAX)
+        need = 4 + (need if need < NOISE_MESSAGE_BYTES_MAX else NOISE_MESSAGE_BYTES_MAX)
     else:
         need = 64
     if need < rest:
@@ -175,8 +173,8 @@ cdef bint takes_slots(Core* w, Conn* c) noexcept nogil:
 
 cdef bint record_length_ok(const Conn* c, uint32_t length) noexcept nogil:
     if c.state == CONN_HANDSHAKE:
-        return 1 <= length <= HANDSHAKE_MAX
-    return 17 <= length <= NOISE_MAX
+        return 1 <= length <= HANDSHAKE_RECORD_BYTES_MAX
+    return NOISE_TAG_BYTES < length <= NOISE_MESSAGE_BYTES_MAX
 
 
 cdef void on_record(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogil:
@@ -238,8 +236,8 @@ cdef void session_timer(Core* w, Conn* c) noexcept nogil:
         return
     if c.state == CONN_REGISTERING:
         quiet_ms = w.now_ms - <uint64_t>c.heard_s * 1000
-        if quiet_ms < REGISTERING_MS and c.flags & FLAG_ASKED:
-            timer_set(&w.wheel, &c.timer, w.now_ms + REGISTERING_MS - quiet_ms)
+        if quiet_ms < REGISTERING_MS_MAX and c.flags & FLAG_ASKED:
+            timer_set(&w.wheel, &c.timer, w.now_ms + REGISTERING_MS_MAX - quiet_ms)
             return
     if c.state != CONN_LIVE:
         if c.pending.waits:               # it was we who were too slow

@@ -4,7 +4,7 @@
 A ticket is sealed under the key that all workers of one server have.  Its owner keeps nothing but the serial of the
 device's one outstanding ticket (`Device.ticket_serial`), so a ticket is good once, and never after a newer one.
 """
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t, uint8_t
 from wa._fastpath.state.core cimport Conn, Core, Device
 
 cdef enum:

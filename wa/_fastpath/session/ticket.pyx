@@ -6,19 +6,18 @@ No key of the device is inside: its address and the serial stand for it.  A seri
 that has proved the device's key, or was itself resumed with such a serial, and it is gone with the directory's entry
 as soon as the registry takes the key from the device.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, int64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
-from wa._fastpath.custody.batches cimport owner_of
-from wa._fastpath.conn.conntable cimport directory_find
-from wa._fastpath.state.core cimport Conn, Core, Device, KEY_TAG_BYTES, Pending
-from wa._fastpath.wire.frames cimport F_TICKET, Frame
-from wa._fastpath.noise.noise cimport noise_read, noise_start_psk, noise_wipe
-from wa._fastpath.conn.output cimport out_frame
+from wa._fastpath.base.bounds cimport TICKET_BYTES_MAX
 from wa._fastpath.base.sodium cimport (
     crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aead_xchacha20poly1305_ietf_encrypt, sodium_memzero,
 )
-
-from wa import limits
+from wa._fastpath.conn.conntable cimport directory_find
+from wa._fastpath.conn.output cimport out_frame
+from wa._fastpath.custody.batches cimport owner_of
+from wa._fastpath.noise.noise cimport noise_read, noise_start_psk, noise_wipe
+from wa._fastpath.state.core cimport Conn, Core, Device, KEY_TAG_BYTES, Pending
+from wa._fastpath.wire.frames cimport F_TICKET, Frame
 
 cdef enum:
     TICKET_VERSION = 1
@@ -27,7 +26,6 @@ cdef enum:
     TAG_N = 16
     LOGIN_N = 9
     MESSAGE_N = 32 + LOGIN_N + TAG_N      # first message of NNpsk0 with a login
-    TICKET_MAX = 255              # limits.TICKET_BYTES_MAX
 
 ctypedef struct Grant:            # inside a ticket
     uint8_t version
@@ -42,8 +40,7 @@ ctypedef struct Grant:            # inside a ticket
 cdef enum:
     SEALED_N = NONCE_N + 72 + TAG_N
 
-if sizeof(Grant) != 72 or TICKET_MAX != limits.TICKET_BYTES_MAX or SEALED_N > TICKET_MAX:
-    raise ImportError("session/ticket.pyx and limits.py differ: change its copies and build again")
+assert sizeof(Grant) == 72 and SEALED_N <= TICKET_BYTES_MAX     # no padding; a ticket fits its bound
 
 
 cdef int grant_open(const Core* w, const uint8_t* sealed, uint32_t n, Grant* g) noexcept nogil:
@@ -90,7 +87,7 @@ cdef int ticket_first(Core* w, Conn* c, const uint8_t* content, uint32_t n) noex
     if n < 2:
         return TICKET_MALFORMED
     ticket_n = <uint32_t>content[0] << 8 | content[1]
-    if ticket_n == 0 or ticket_n > TICKET_MAX or n != 2 + ticket_n + MESSAGE_N:
+    if ticket_n == 0 or ticket_n > TICKET_BYTES_MAX or n != 2 + ticket_n + MESSAGE_N:
         return TICKET_MALFORMED
     if w.has_tickets and grant_open(w, content + 2, ticket_n, &g) == 0:
         verdict = judge(w, c, &g, content + 2 + ticket_n)

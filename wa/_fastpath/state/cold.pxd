@@ -3,7 +3,7 @@
 
 Beneath all others: whoever finds something that Python must know calls it.
 """
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t, uint8_t
 from wa._fastpath.state.core cimport ColdEvent, Conn, Core, Device
 
 cdef ColdEvent* cold_push(Core* w, uint8_t what, const Conn* c, const uint8_t* body, uint32_t n) noexcept nogil

@@ -1,7 +1,7 @@
 # cython: language_level=3
 # HOT for wake-ups: every envelope that is stored for an absent device asks whether one is pending.
 """What Python is told of a turn; see state/cold.pxd."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport malloc, realloc
 from libc.string cimport memcpy, memset
 from wa._fastpath.state.core cimport COLD_WAKE, ColdEvent, Conn, Core, Device

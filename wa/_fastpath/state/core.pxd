@@ -5,13 +5,14 @@ Who owns what: `Core` owns everything.  A `Conn` is small (an idle one is all th
 only while bytes are moving or deliveries are unacknowledged hangs off it in an `Active` and goes back to the slab
 when it is quiet; what it needs only until it is live hangs off it in a `Pending`.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
+from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.base.envelope cimport Envelope
-from wa._fastpath.noise.noise cimport NoiseTransport, NoiseHandshake
-from wa._fastpath.os.poller cimport Poller, PeerName, PollEvent
 from wa._fastpath.base.slab cimport Slab
 from wa._fastpath.base.timers cimport Timer, TimerWheel
-from wa._fastpath.mailbox.contract cimport MailStore, StoreBatch, MailRow
+from wa._fastpath.mailbox.contract cimport MailRow, MailStore, StoreBatch
+from wa._fastpath.noise.noise cimport NoiseHandshake, NoiseTransport
+from wa._fastpath.os.poller cimport PeerName, Poller, PollEvent
 from wa._fastpath.state.addresses cimport Addresses
 
 cdef enum:
@@ -20,7 +21,6 @@ cdef enum:
     KINDS_N = 9
     READ_CHUNK_BYTES = 131072     # one read; never more than a slab buffer, so a rest can always be kept
     RECORD_BYTES_MAX = 65539      # length prefix and the longest Noise message
-    WINDOW_MAX = 64               # limits.DELIVERY_WINDOW_MAX, a power of two: ring slots
     EVENTS_MAX = 1024
     HELD_MAX = 2047               # of the bit fields of Device; over limits.MAILBOX_ENVELOPES_MAX
     KEY_TAG_BYTES = 16            # see session/binding.pxd
@@ -96,7 +96,7 @@ ctypedef struct Active:
     uint8_t* in_buf               # an incomplete record, or records kept while paused
     uint8_t* plain                # frames for the next record
     uint8_t* sealed               # bytes the socket has not taken yet
-    Entry** ring                  # WINDOW_MAX slots, slot = seq % WINDOW_MAX; NULL when nothing is in flight
+    Entry** ring                  # DELIVERY_WINDOW_MAX slots, slot = seq % DELIVERY_WINDOW_MAX; NULL when nothing is in flight
     DrainState* drain
     uint64_t partial_since_ms     # since when in_buf holds an incomplete record
     uint64_t stalled_since_ms     # since when `sealed` has not moved, 0 = not stalled
@@ -305,5 +305,5 @@ ctypedef struct Core:
     uint8_t* seal_buf             # RECORD_BYTES_MAX
     uint8_t* arena                # bodies read back from the mailbox
     uint32_t arena_n
-    MailRow rows[WINDOW_MAX]
-    MailRow receipt_rows[WINDOW_MAX]  # and rows without bodies
+    MailRow rows[DELIVERY_WINDOW_MAX]
+    MailRow receipt_rows[DELIVERY_WINDOW_MAX]  # and rows without bodies

@@ -4,7 +4,7 @@
 Off unless the worker is given a ring; then each stage costs one clock reading and one 56-byte store.  A record holds
 addresses, id, stage and code, never content.  One writer; a reader copies and drops the record that is being written.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.state.core cimport Core
 
 cdef enum:

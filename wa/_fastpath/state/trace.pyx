@@ -1,7 +1,7 @@
 # cython: language_level=3
 # HOT: when on; when off the callers' test of one pointer is all there is.
 """Writing side of the trace ring; see state/trace.pxd.  The reading side is wa/runtime/trace.py."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 from wa._fastpath.state.core cimport Core
 
