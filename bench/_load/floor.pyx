@@ -17,7 +17,7 @@ from libc.string cimport memcmp, memcpy, memmove, memset
 
 from wa._fastpath.wire.frames cimport varint_get, varint_put
 from wa._fastpath.noise.noise cimport NoiseTransport, noise_open, noise_seal
-from wa._fastpath.bus.shards cimport splitmix64
+from wa._fastpath.base.shards cimport splitmix64
 from wa._fastpath.base.sodium cimport sodium_init
 
 cdef extern from "<sys/epoll.h>" nogil:

@@ -5,7 +5,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from wa._fastpath.bus.send cimport BUS_ENVELOPE, BusEnvelope, bus_connected, bus_destroy, bus_flush, bus_init, bus_send
+from wa._fastpath.bus.contract cimport Bus as CBus
+from wa._fastpath.bus.messages cimport BUS_ENVELOPE, BusEnvelope
+from wa._fastpath.bus.unix cimport UnixBus, unix_bus_new
 from wa._fastpath.conn.conntable cimport (
     conn_by_handle, conn_handle, conn_new, conn_release, conntable_destroy, conntable_init, directory_add,
     directory_destroy, directory_find, directory_init,
@@ -13,6 +15,7 @@ from wa._fastpath.conn.conntable cimport (
 from wa._fastpath.state.core cimport CONN_LIVE, Conn, ConnTable, Core, Directory
 from wa._fastpath.wire.frames cimport Frame, frame_parse, frame_write
 from wa._fastpath.os.host cimport poller_create
+from wa._fastpath.os.poller cimport Poller
 from wa._fastpath.noise.noise cimport (
     NOISE_IK, NOISE_NNPSK0, NoiseHandshake, NoiseTransport, noise_open, noise_read, noise_seal, noise_split, noise_start,
     noise_start_psk, noise_write,
@@ -266,29 +269,27 @@ cdef class Tables:
 
 cdef class Bus:
     """The sending half of the bus from worker 0 to worker 1, into a socket that this class reads empty."""
-    cdef Core* w
+    cdef Poller* poller
+    cdef CBus* bus
     cdef object other
 
     def __cinit__(self):
-        self.w = <Core*>calloc(1, sizeof(Core))
-        if self.w == NULL:
+        self.poller = poller_create()
+        if self.poller == NULL:
             raise MemoryError
-        self.w.workers = 2
-        self.w.bounds.bus_bytes = BUS_BYTES
-        self.w.poller = poller_create()
-        if self.w.poller == NULL or bus_init(self.w) != 0:
+        self.bus = unix_bus_new(self.poller, 0, 2, 0, BUS_BYTES)
+        if self.bus == NULL:
             raise MemoryError
         ours, self.other = socket.socketpair()
         ours.setblocking(False)
         self.other.setblocking(False)
-        bus_connected(self.w, 1, ours.detach())
+        self.bus.connected(self.bus, 1, ours.detach())
 
     def __dealloc__(self):
-        if self.w != NULL:
-            bus_destroy(self.w)
-            if self.w.poller != NULL:
-                self.w.poller.destroy(self.w.poller)
-            free(self.w)
+        if self.bus != NULL:
+            self.bus.destroy(self.bus)
+        if self.poller != NULL:
+            self.poller.destroy(self.poller)
 
     def close(self) -> None:
         self.other.close()
@@ -305,18 +306,19 @@ cdef class Bus:
         for _ in range(0, rounds, batch):
             with nogil:
                 for k in range(in_batch):
-                    status = bus_send(self.w, 1, BUS_ENVELOPE, &v, sizeof(v), p, n, -1)
+                    status = self.bus.send(self.bus, 1, BUS_ENVELOPE, &v, sizeof(v), p, n, -1)
                     if status != 0:
                         break
-                bus_flush(self.w)
+                self.bus.flush(self.bus, 0)
             if status != 0:
                 raise ValueError("the bus is full")
             self.read_empty()
 
     cdef object read_empty(self):
-        while self.w.peers[1].out_n > self.w.peers[1].out_at:
+        cdef UnixBus* u = <UnixBus*>self.bus.state
+        while u.to[1].out_n > u.to[1].out_at:
             self.other.recv(1 << 20)
-            bus_flush(self.w)
+            self.bus.flush(self.bus, 0)
         try:
             while True:
                 self.other.recv(1 << 20)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wa import ids, limits
-from wa._fastpath.bus import shards as c
-from wa.routing.shards import shard_of, splitmix64, worker_of, worker_of_number
+from wa._fastpath.base import shards as c
+from wa.routing.shards import owners_of, shard_of, splitmix64, worker_of, worker_of_number
 
 U64 = st.integers(0, 2**64 - 1)
 WORKERS = st.integers(1, limits.WORKERS_MAX)
@@ -30,8 +30,7 @@ def test_documented_vectors(number: int, shard: int) -> None:
 @given(U64, WORKERS)
 def test_c_and_python_agree(value: int, workers: int) -> None:
     assert c.c_shard_of(value) == shard_of(value)
-    assert c.c_worker_of_number(value, workers) == worker_of_number(value, workers)
-    assert c.c_worker_of_address(value, workers) == worker_of(value, workers) < workers
+    assert owners_of(workers)[c.c_shard_of(value)] == worker_of_number(value, workers) < workers
 
 
 @given(st.integers(1, ids.NUMBER_MAX), st.integers(0, ids.DEVICE_MAX), WORKERS)

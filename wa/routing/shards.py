@@ -1,11 +1,11 @@
 """Which shard an account is in, and which worker owns a shard.
 
     shard  = splitmix64(number) mod SHARDS        fixed for the life of a data directory
-    worker = shard mod workers                    changes with the number of workers (storage.layout moves the
-    data)
+    worker = owners[shard]                        a table, so that a shard can move; as a data directory is laid out,
+                                                  shard mod workers (storage.layout moves data with their number)
 
 Phone numbers are anything but uniform (a country's numbers share their leading digits), hence the mixing.
-All devices of an account have the account's owner.  `wa/_fastpath/bus/shards.pxd` is the same in C.
+All devices of an account have the account's owner.  `wa/_fastpath/base/shards.pxd` is the same in C.
 
 Test vectors (number: shard): 0: 431, 1: 193, 15551230001: 788, 4915112345678: 484, 999999999999999: 291.
 
@@ -29,6 +29,11 @@ def splitmix64(x: int) -> int:
 def shard_of(number: int) -> int:
     """0..SHARDS-1.  number: a phone number, or an address without its lowest eight bits (u64)."""
     return splitmix64(number) % limits.SHARDS
+
+
+def owners_of(workers: int) -> tuple[int, ...]:
+    """The table of owners as a data directory is laid out: the worker of each shard, SHARDS of them."""
+    return tuple(shard % workers for shard in range(limits.SHARDS))
 
 
 def worker_of_number(number: int, workers: int) -> int:

@@ -4,7 +4,6 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.mailbox.contract cimport StoreOp
 from wa._fastpath.state.core cimport Conn, Core
 
-cdef uint32_t owner_of(const Core* w, uint64_t address) noexcept nogil
 cdef StoreOp* batch_op(Core* w, uint8_t what, uint32_t body_n) noexcept nogil     # NULL = memory
 cdef bint batch_has_room(const Core* w, uint32_t body_n) noexcept nogil
 cdef void batch_submit(Core* w) noexcept nogil                                    # when the store is idle

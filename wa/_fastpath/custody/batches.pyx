@@ -4,16 +4,11 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.bounds cimport BATCH_OPS_MAX
-from wa._fastpath.bus.shards cimport worker_of_address
 from wa._fastpath.mailbox.contract cimport batch_add, batch_free, batch_new, StoreOp
 from wa._fastpath.state.core cimport Conn, Core, FLAG_DRAIN, FLAG_RESUME
 
 cdef enum:
     BATCH_START_BYTES = 65536
-
-
-cdef uint32_t owner_of(const Core* w, uint64_t address) noexcept nogil:
-    return worker_of_address(address, w.workers)
 
 
 cdef StoreOp* batch_op(Core* w, uint8_t what, uint32_t body_n) noexcept nogil:

@@ -8,7 +8,7 @@
                   -> else:                      PUT into the batch; told accepted when it is done (commits.pxd)
 """
 from libc.stdint cimport uint32_t, uint8_t
-from wa._fastpath.bus.send cimport BusEnvelope
+from wa._fastpath.bus.messages cimport BusEnvelope
 from wa._fastpath.state.core cimport Conn, Core
 from wa._fastpath.wire.frames cimport Frame
 

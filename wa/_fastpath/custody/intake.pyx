@@ -16,10 +16,11 @@ from wa._fastpath.base.codes cimport (
 )
 from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.base.slab cimport slab_take
-from wa._fastpath.bus.send cimport BUS_ENVELOPE, bus_send, BusEnvelope
+from wa._fastpath.bus.messages cimport BUS_ENVELOPE, BusEnvelope
+from wa._fastpath.bus.route cimport owner_of
 from wa._fastpath.conn.conntable cimport conn_at, directory_find
 from wa._fastpath.conn.output cimport conn_watch, mark_dirty, out_frame
-from wa._fastpath.custody.batches cimport batch_has_room, batch_op, owner_of
+from wa._fastpath.custody.batches cimport batch_has_room, batch_op
 from wa._fastpath.custody.counts cimport held_add, undrained_add
 from wa._fastpath.custody.drain cimport backlog_begin
 from wa._fastpath.custody.entries cimport custody_find, custody_insert, entry_free, entry_new
@@ -101,7 +102,7 @@ cdef void send_from(Core* w, Conn* c, const Frame* f) noexcept nogil:
     v.env.priority = priority_of(f.kind)
     v.ttl_s = <uint32_t>f.extra if f.type == F_SEND_TTL else 0
     owner = owner_of(w, f.address)
-    if owner != w.worker and bus_send(w, owner, BUS_ENVELOPE, &v, sizeof(v), f.body, f.body_n, -1) != 0:
+    if owner != w.worker and w.bus.send(w.bus, owner, BUS_ENVELOPE, &v, sizeof(v), f.body, f.body_n, -1) != 0:
         refuse_send(w, c, f, CODE_TRY_LATER)
         return
     c.outstanding += 1

@@ -7,7 +7,7 @@ answers: this is the first answer to the envelope, so that it leaves its sender'
 """
 from libc.stdint cimport uint16_t, uint8_t
 from wa._fastpath.base.envelope cimport Envelope
-from wa._fastpath.bus.send cimport BusReceipt
+from wa._fastpath.bus.messages cimport BusReceipt
 from wa._fastpath.state.core cimport Core
 
 cdef void tell(Core* w, const Envelope* v, uint8_t level, uint16_t code, bint answers) noexcept nogil

@@ -6,10 +6,11 @@ from libc.string cimport memset
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.codes cimport CODE_MAILBOX_FULL, CODE_TRY_LATER
 from wa._fastpath.base.envelope cimport Envelope
-from wa._fastpath.bus.send cimport BUS_RECEIPT, bus_send, BusReceipt
+from wa._fastpath.bus.messages cimport BUS_RECEIPT, BusReceipt
+from wa._fastpath.bus.route cimport owner_of
 from wa._fastpath.conn.conntable cimport conn_at, directory_find
 from wa._fastpath.conn.output cimport out_frame
-from wa._fastpath.custody.batches cimport batch_op, owner_of, queue_resume
+from wa._fastpath.custody.batches cimport batch_op, queue_resume
 from wa._fastpath.mailbox.contract cimport OP_RECEIPT_PUT, StoreOp
 from wa._fastpath.state.core cimport Conn, Core, Device, FLAG_PAUSED, NONE_INDEX
 from wa._fastpath.state.trace cimport trace, TRACE_RECEIPT_STORED, TRACE_TOLD
@@ -87,4 +88,4 @@ cdef void tell(Core* w, const Envelope* v, uint8_t level, uint16_t code, bint an
         tell_here(w, &r)
     else:
         # Best effort: a sender whose receipt is lost with its worker asks for it (receipts.status) or sends again.
-        bus_send(w, owner, BUS_RECEIPT, &r, sizeof(BusReceipt), NULL, 0, -1)
+        w.bus.send(w.bus, owner, BUS_RECEIPT, &r, sizeof(BusReceipt), NULL, 0, -1)

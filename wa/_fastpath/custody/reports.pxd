@@ -9,7 +9,7 @@ SWEEP, PURGE and DROP leave a receipt for the sender in the transaction that tak
       said again after a while until then, and after a restart.  Everything in it may come twice.
 """
 from libc.stdint cimport uint64_t
-from wa._fastpath.bus.send cimport BusReceipt
+from wa._fastpath.bus.messages cimport BusReceipt
 from wa._fastpath.mailbox.contract cimport StoreOp
 from wa._fastpath.state.core cimport Core
 

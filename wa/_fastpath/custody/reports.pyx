@@ -7,9 +7,10 @@
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
-from wa._fastpath.bus.send cimport BUS_REPORT, BUS_REPORT_KEPT, bus_send, BusReceipt
+from wa._fastpath.bus.messages cimport BUS_REPORT, BUS_REPORT_KEPT, BusReceipt
+from wa._fastpath.bus.route cimport owner_of
 from wa._fastpath.conn.conntable cimport directory_find
-from wa._fastpath.custody.batches cimport batch_op, owner_of
+from wa._fastpath.custody.batches cimport batch_op
 from wa._fastpath.custody.drain cimport receipts_again
 from wa._fastpath.mailbox.contract cimport (
     MailRow, OP_RECEIPT_DELETE, OP_RECEIPT_PUT, ORIGIN_REPORT, ORIGIN_UNREPORT, RESULT_DUPLICATE, RESULT_FAILED,
@@ -99,7 +100,7 @@ cdef int say(Core* w, AddressSlot* slot, uint32_t now_s) noexcept nogil:
         memset(&r, 0, sizeof(BusReceipt))
         r.sender, r.recipient, r.id = row.env.recipient, row.env.sender, row.env.id
         r.level, r.code, r.expires_s = row.level, row.code, row.env.expires_s
-        if bus_send(w, owner_of(w, r.sender), BUS_REPORT, &r, sizeof(BusReceipt), NULL, 0, -1) != 0:
+        if w.bus.send(w.bus, owner_of(w, r.sender), BUS_REPORT, &r, sizeof(BusReceipt), NULL, 0, -1) != 0:
             slot.due_s = now_s + UNREACHED_S
             break
         slot.said += 1
@@ -127,7 +128,7 @@ cdef void reports_settle_delete(Core* w, const StoreOp* op) noexcept nogil:
 # --- on the sender's worker ---------------------------------------------------------------------------
 
 cdef void confirm(Core* w, const BusReceipt* r) noexcept nogil:
-    bus_send(w, owner_of(w, r.recipient), BUS_REPORT_KEPT, r, sizeof(BusReceipt), NULL, 0, -1)
+    w.bus.send(w.bus, owner_of(w, r.recipient), BUS_REPORT_KEPT, r, sizeof(BusReceipt), NULL, 0, -1)
 
 
 cdef void reports_take(Core* w, const BusReceipt* r) noexcept nogil:

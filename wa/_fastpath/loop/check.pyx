@@ -143,6 +143,8 @@ cdef const char* core_check(Core* w) noexcept nogil:
             return b"no more is undrained than is held or on its way out"
         if d.address and d.conn == NONE_INDEX and d.undrained:
             return b"a device that is not connected has no drain"
+    if w.stats.miscounts:
+        return b"no count of a device left its range"
     if w.dirty_head != NONE_INDEX:
         return b"everything dirty was flushed"
     return NULL

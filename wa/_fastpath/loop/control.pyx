@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memset
 from wa._fastpath.base.bounds cimport REQUEST_BODY_BYTES_MAX
 from wa._fastpath.base.codes cimport CODE_ADDRESS_UNKNOWN
-from wa._fastpath.bus.send cimport BUS_COLD, bus_send
+from wa._fastpath.bus.messages cimport BUS_COLD
 from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
 from wa._fastpath.conn.output cimport out_frame
 from wa._fastpath.custody.batches cimport batch_op, ends_with
@@ -137,7 +137,8 @@ cdef bint envelope_waits(Core* w, uint64_t recipient, uint64_t sender, uint64_t 
 cdef int peer_call(Core* w, int64_t worker, bytes body) except -1:
     if not 0 <= worker < w.workers or worker == w.worker:
         raise LocalError(f"worker {worker} is not another worker")
-    return bus_send(w, <uint32_t>worker, BUS_COLD, NULL, 0, <const uint8_t*><const char*>body, <uint32_t>len(body), -1) == 0
+    cdef const uint8_t* p = <const uint8_t*><const char*>body
+    return w.bus.send(w.bus, <uint32_t>worker, BUS_COLD, NULL, 0, p, <uint32_t>len(body), -1) == 0
 
 
 cdef dict counters(Core* w):
@@ -145,6 +146,7 @@ cdef dict counters(Core* w):
     found.update(
         connections=w.conns.live_n, half_open=w.conns.half_open_n, devices=w.directory.used,
         custody_entries=w.custody.live, custody_deleting=w.custody.deleting,
+        bus_messages_in=w.bus.stats.messages_in, bus_messages_out=w.bus.stats.messages_out, bus_lost=w.bus.stats.lost,
         handshakes_waiting=w.waiting_n, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
     )
     return found

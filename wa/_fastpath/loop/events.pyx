@@ -60,7 +60,7 @@ cdef object event_of(const ColdEvent* e):
         return request
     if e.what == COLD_PEER:
         message = PeerMessage.__new__(PeerMessage)
-        message.worker, message.body = e.request_id, body
+        message.worker, message.body = e.worker, body
         return message
     if e.what == COLD_WAKE:
         wake = Wake.__new__(Wake)

@@ -4,8 +4,6 @@
 from libc.stdint cimport uint64_t
 from wa._fastpath.base.heap cimport wa_heap_trim
 from wa._fastpath.base.slab cimport slab_trim
-from wa._fastpath.bus.receive cimport inbox_trim
-from wa._fastpath.bus.send cimport bus_trim
 from wa._fastpath.custody.entries cimport custody_trim
 from wa._fastpath.state.core cimport Core, Pending
 
@@ -18,7 +16,7 @@ cdef void give_back(Core* w) noexcept nogil:
     cdef uint64_t freed
     # All of them: they lie scattered over the heap, and each one that is kept holds a page of it.
     slab_trim(&w.slab, 0, SLAB_TRIM_BUFFERS)
-    w.trimmed_bytes += custody_trim(&w.custody) + bus_trim(w) + inbox_trim(w)
+    w.trimmed_bytes += custody_trim(&w.custody) + w.bus.trim(w.bus)
     # Every accepted connection has had a Pending, and given it back.
     freed = w.trimmed_bytes + w.slab.freed_bytes + w.stats.accepts * sizeof(Pending)
     if freed >= w.heap_trimmed_at + HEAP_TRIM_BYTES:

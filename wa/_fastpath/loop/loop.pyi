@@ -1,5 +1,6 @@
 """Python face of a worker's event loop.  One thread runs it; only `wake` may be called from another."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from typing_extensions import Buffer
@@ -85,12 +86,14 @@ class Loop:
         overrides: dict[str, int] | None = None,
         host: Host | None = None,
         trace: Buffer | None = None,
+        owners: Sequence[int] | None = None,
     ) -> None:
         """Bounds come from wa.limits; `overrides` (same names, lower case) replaces some, e.g. linger_ms.
 
         ticket_key: 32 bytes that all workers of a server share; without it no resumption tickets are given or taken.
         host: the real machine when None; a simulator hands in its own.
         trace: writable memory for the ring of wa.runtime.trace, mapped for as long as the loop lives.
+        owners: the worker of each shard, the same for all workers; None: as wa.routing.shards.owners_of has it.
         """
 
     def listen(self, fd: int) -> None:

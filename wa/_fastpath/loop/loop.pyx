@@ -12,8 +12,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from wa._fastpath.base.codes cimport CODE_EXPIRED, CODE_SHUTTING_DOWN
 from wa._fastpath.base.timers cimport Timer, wheel_pop, wheel_wait_ms
-from wa._fastpath.bus.receive cimport inbox_accept, inbox_readable
-from wa._fastpath.bus.send cimport bus_connected, bus_flush, bus_lost, bus_writable
+from wa._fastpath.bus.contract cimport TOKEN_BUS_IN, TOKEN_BUS_LISTENER
 from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle
 from wa._fastpath.conn.output cimport conn_flush, conn_quiet, mark_dirty
 from wa._fastpath.custody.batches cimport batch_op, batch_submit, ends_with, queue_resume
@@ -30,7 +29,7 @@ from wa._fastpath.loop.control cimport (
 from wa._fastpath.loop.events cimport cold_batch
 from wa._fastpath.loop.giveback cimport give_back
 from wa._fastpath.loop.worker cimport (
-    core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_tickets,
+    core_bounds, core_census, core_clock, core_free, core_identity, core_new, core_owners, core_tickets,
 )
 from wa._fastpath.mailbox.contract cimport MailStoreBase, OP_SWEEP, StoreOp
 from wa._fastpath.os.host cimport Host
@@ -39,7 +38,7 @@ from wa._fastpath.session.lifecycle cimport accept_all, begin_close, conn_end
 from wa._fastpath.session.records cimport session_handshakes, session_readable, session_resume, session_timer
 from wa._fastpath.state.core cimport (
     ColdEvent, Conn, CONN_CLOSING, CONN_FREE, Core, EVENTS_MAX, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
-    FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent,
+    FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent, TOKEN_LISTENER,
 )
 from wa._fastpath.state.trace cimport trace_attach
 
@@ -47,10 +46,6 @@ from wa._fastpath.loop.events import Gone, Login, PeerMessage, Request, Wake
 from wa.errors import LocalError
 
 cdef enum:
-    TOKEN_LISTENER = 1            # high byte of an event token; connections have 0
-    TOKEN_BUS_LISTENER = 2
-    TOKEN_BUS_OUT = 3
-    TOKEN_BUS_IN = 4
     TICK_MS = 1000
     CONNECT_MS = 20
     SWEEP_ITEMS = 4096
@@ -76,7 +71,8 @@ cdef class Loop:
 
     def __cinit__(self, *, int worker, int workers, MailStoreBase store, object sink, bytes static_private,
                   bytes certificate, str run_dir, bytes ticket_key=None, dict overrides=None, Host host=None,
-                  object trace=None):
+                  object trace=None,
+                  object owners=None):
         self.host = Host() if host is None else host
         self.w = core_new(self.host.new_poller(), worker, workers)
         self.w.store = store.pointer()
@@ -85,6 +81,7 @@ cdef class Loop:
         core_identity(self.w, static_private, certificate)
         core_tickets(self.w, ticket_key)
         core_bounds(self.w, overrides or {})
+        core_owners(self.w, owners)
         if trace is not None:
             self.attach_trace(trace)
         self.next_tick_ms = self.w.now_ms
@@ -94,7 +91,6 @@ cdef class Loop:
             return
         if self.store is not None:
             (<MailStoreBase>self.store).attach(NULL)
-        self.close_bus_listener()
         core_free(self.w)
 
     cdef int attach_trace(self, object memory) except -1:
@@ -147,19 +143,12 @@ cdef class Loop:
                 self.on_socket(c, e.mask)
             elif what == TOKEN_LISTENER:
                 accept_all(w)
-            elif what == TOKEN_BUS_IN:
-                inbox_readable(w, <uint32_t>e.token)
-            elif what == TOKEN_BUS_OUT:
-                if e.mask & READABLE:
-                    bus_lost(w, <uint32_t>e.token)     # simplex: readable means it hung up
-                else:
-                    bus_writable(w, <uint32_t>e.token)
-            elif what == TOKEN_BUS_LISTENER:
-                inbox_accept(w)
+            elif TOKEN_BUS_LISTENER <= what <= TOKEN_BUS_IN:
+                w.bus.event(w.bus, e.token, e.mask, w.now_ms)
         if w.waiting_n:
             # The curves take longer than all the rest of a turn: what connected clients sent is on its way before.
             batch_submit(w)
-            bus_flush(w)
+            w.bus.flush(w.bus, w.now_ms)
             self.flush_dirty()
             session_handshakes(w)
 
@@ -214,7 +203,7 @@ cdef class Loop:
         drain_all(w)
         self.resume_all()
         batch_submit(w)
-        bus_flush(w)
+        w.bus.flush(w.bus, w.now_ms)
         self.flush_dirty()
         batch_submit(w)               # connections that ended at the flush commit what they had in flight
 
@@ -269,19 +258,19 @@ cdef class Loop:
         cdef Core* w = self.w
         cdef uint32_t i
         cdef bint missing = False
+        cdef int due
         for i in range(w.workers):
-            if i == w.worker or w.peers[i].connected:
-                continue
-            if w.now_ms < w.peers[i].retry_ms:
-                missing = True
+            due = w.bus.due(w.bus, i, w.now_ms)
+            missing |= due == 0
+            if due != 1:
                 continue
             try:
                 fd = self.host.bus_connect(self.run_dir, i)
             except OSError:
-                w.peers[i].retry_ms = w.now_ms + CONNECT_MS
+                w.bus.failed(w.bus, i, w.now_ms + CONNECT_MS)
                 missing = True
                 continue
-            bus_connected(w, i, fd)
+            w.bus.connected(w.bus, i, fd)
         self.next_connect_ms = w.now_ms + (CONNECT_MS if missing else TICK_MS)
 
     cdef int sweep(self) except -1:
@@ -309,8 +298,7 @@ cdef class Loop:
             # Without it mailboxes would look empty until their devices are gone for good: do not serve.
             raise OSError(-status, "the mailboxes cannot be counted")
         if w.workers > 1:
-            w.bus_listener = self.host.bus_listen(self.run_dir, w.worker)
-            if w.poller.watch(w.poller, w.bus_listener, READABLE, <uint64_t>TOKEN_BUS_LISTENER << 56) < 0:
+            if w.bus.listen(w.bus, self.host.bus_listen(self.run_dir, w.worker)) < 0:
                 raise OSError("the bus socket cannot be watched")
 
     def run(self) -> None:
@@ -370,18 +358,11 @@ cdef class Loop:
                 self.step_poll(DRAIN_POLL_MS)
                 self.step_after_cold()
         delete_no_more(w)
-        self.close_bus_listener()
+        w.bus.deaf(w.bus)
         cdef const char* alive = core_leaks(w) if debug_build() and w.now_ms < deadline else NULL
         if alive != NULL:
             raise AssertionError(f"worker {w.worker}: {alive.decode()}")
         return 0
-
-    cdef void close_bus_listener(self) noexcept nogil:
-        cdef Core* w = self.w
-        if w.bus_listener >= 0:
-            w.poller.unwatch(w.poller, w.bus_listener)
-            w.poller.close(w.poller, w.bus_listener)
-            w.bus_listener = -1
 
     def stop(self) -> None:
         self.stopping = True

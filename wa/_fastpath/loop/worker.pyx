@@ -4,17 +4,20 @@
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
+from wa._fastpath.base.bounds cimport SHARDS
 from wa._fastpath.base.slab cimport slab_destroy, slab_give, slab_init
 from wa._fastpath.base.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
 from wa._fastpath.base.timers cimport wheel_init
-from wa._fastpath.bus.send cimport bus_destroy, bus_init
+from wa._fastpath.bus.messages cimport bus_layout
+from wa._fastpath.bus.route cimport owner_of
+from wa._fastpath.bus.unix cimport unix_bus_new, unix_bytes_max
 from wa._fastpath.conn.conntable cimport (
     conn_at, conntable_destroy, conntable_init, directory_destroy, directory_find, directory_init,
 )
-from wa._fastpath.custody.batches cimport owner_of
 from wa._fastpath.custody.drain cimport drain_end
 from wa._fastpath.custody.entries cimport custody_destroy, custody_init
 from wa._fastpath.custody.reports cimport reports_wait
+from wa._fastpath.loop.arrivals cimport arrivals
 from wa._fastpath.mailbox.contract cimport batch_free
 from wa._fastpath.session.lifecycle cimport conn_end
 from wa._fastpath.state.addresses cimport addresses_destroy
@@ -72,16 +75,18 @@ cdef Core* core_new(Poller* poller, int worker, int workers) except NULL:
     w.poller = poller
     w.worker, w.workers = worker, workers
     w.dirty_head = w.drain_head = w.resume_head = NONE_INDEX
-    w.listener = w.bus_listener = -1
+    w.listener = -1
+    w.bus = unix_bus_new(poller, worker, workers, bus_layout(), limits.BUS_BUFFER_BYTES_MAX)
     w.read_buf = <uint8_t*>malloc(READ_CHUNK_BYTES)
     w.seal_buf = <uint8_t*>malloc(RECORD_BYTES_MAX)
     w.arena_n = ARENA_BYTES
     w.arena = <uint8_t*>malloc(ARENA_BYTES)
-    if (w.read_buf == NULL or w.seal_buf == NULL or w.arena == NULL or bus_init(w) != 0
+    if (w.read_buf == NULL or w.seal_buf == NULL or w.arena == NULL or w.bus == NULL
             or conntable_init(&w.conns) != 0 or directory_init(&w.directory) != 0
             or custody_init(&w.custody) != 0):
         core_free(w)
         raise MemoryError
+    w.bus.receiver = arrivals(w)
     slab_init(&w.slab, <uint64_t>SLAB_LIMIT_MIB << 20, SLAB_CACHED_BYTES)
     core_clock(w)
     wheel_init(&w.wheel, w.now_ms)
@@ -116,7 +121,8 @@ cdef void core_free(Core* w) noexcept:
         if conn_at(&w.conns, i).state != CONN_FREE:
             drop_connection(w, conn_at(&w.conns, i))
     drop_bodies(w)
-    bus_destroy(w)
+    if w.bus != NULL:
+        w.bus.destroy(w.bus)
     if w.batch != NULL:
         batch_free(w.batch)
     for i in range(w.cold_n):
@@ -172,6 +178,18 @@ cdef int core_bounds(Core* w, dict overrides) except -1:
         raise LocalError(f"mailbox_envelopes_max is 1..{HELD_MAX}")
     values["retention_s"] = [RETENTION_S[Kind(k)] for k in range(KINDS_N)]
     w.bounds = values
+    unix_bytes_max(w.bus, w.bounds.bus_bytes)
+    return 0
+
+
+cdef int core_owners(Core* w, object owners) except -1:
+    """The worker of each shard.  Raises LocalError unless each is a worker, and each shard has one."""
+    if owners is None:
+        owners = [shard % w.workers for shard in range(SHARDS)]    # as data directories are laid out: wa/routing/shards.py
+    if len(owners) != SHARDS or not all(isinstance(k, int) and 0 <= k < w.workers for k in owners):
+        raise LocalError(f"a table of owners names one of {w.workers} workers for each of {SHARDS} shards")
+    for shard, owner in enumerate(owners):
+        w.owners[<uint32_t>shard] = owner
     return 0
 
 

@@ -4,7 +4,7 @@
 No record of it has an effect on a device: that begins with the first transport record (`go_live`).
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
-from wa._fastpath.bus.send cimport BusHandover
+from wa._fastpath.bus.messages cimport BusHandover
 from wa._fastpath.state.core cimport Conn, Core
 
 cdef enum:

@@ -10,12 +10,12 @@ from wa._fastpath.base.codes cimport (
 )
 from wa._fastpath.base.sodium cimport sodium_memzero
 from wa._fastpath.base.timers cimport timer_set
-from wa._fastpath.bus.send cimport BUS_HANDOVER, bus_send, BusHandover
+from wa._fastpath.bus.messages cimport BUS_HANDOVER, BusHandover
+from wa._fastpath.bus.route cimport owner_of
 from wa._fastpath.conn.conntable cimport directory_find
 from wa._fastpath.conn.output cimport (
     buffer_reserve, conn_active, conn_flush, conn_watch, mark_dirty, out_pending, out_raw,
 )
-from wa._fastpath.custody.batches cimport owner_of
 from wa._fastpath.noise.noise cimport (
     noise_done, NOISE_E_AUTH, noise_fallback, NOISE_IK, NOISE_NNPSK0, noise_read, noise_split, noise_start,
     noise_suite_available, noise_write, NOISE_XX,
@@ -226,7 +226,7 @@ cdef void hand_over(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noex
     h.started_age_ms = w.now_ms - c.pending.started_ms
     memcpy(h.static_key, c.pending.static_key, 32)
     w.poller.unwatch(w.poller, c.fd)
-    if bus_send(w, owner, BUS_HANDOVER, &h, sizeof(h), rest, rest_n, c.fd) != 0:
+    if w.bus.send(w.bus, owner, BUS_HANDOVER, &h, sizeof(h), rest, rest_n, c.fd) != 0:
         w.poller.watch(w.poller, c.fd, 0, <uint64_t>c.generation << 32 | c.index)
         begin_close(w, c, CODE_BUSY, 500)
         return

@@ -20,12 +20,12 @@ from wa._fastpath.state.cold cimport cold_push, wake_device
 from wa._fastpath.state.core cimport (
     Active, COLD_GONE, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_FREE, CONN_HELLO, CONN_LIVE, Core,
     Device, FLAG_DIRTY, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, HELD_MAX, NONE_INDEX, Pending,
+    TOKEN_LISTENER,
 )
 from wa._fastpath.wire.frames cimport F_CLOSE, F_READY, Frame
 
 cdef enum:
     SERVER_VERSION = 1
-    TOKEN_LISTENER = 1            # high byte; see loop/loop.pyx
 
 
 # --- beginning --------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 from wa._fastpath.base.assertion cimport wa_assert
-from wa._fastpath.bus.shards cimport splitmix64
+from wa._fastpath.base.shards cimport splitmix64
 
 cdef enum:
     SLOTS_START = 64

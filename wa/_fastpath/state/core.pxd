@@ -6,10 +6,11 @@ only while bytes are moving or deliveries are unacknowledged hangs off it in an 
 when it is quiet; what it needs only until it is live hangs off it in a `Pending`.
 """
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
-from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
+from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX, SHARDS
 from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.base.slab cimport Slab
 from wa._fastpath.base.timers cimport Timer, TimerWheel
+from wa._fastpath.bus.contract cimport Bus
 from wa._fastpath.mailbox.contract cimport MailRow, MailStore, StoreBatch
 from wa._fastpath.noise.noise cimport NoiseHandshake, NoiseTransport
 from wa._fastpath.os.poller cimport PeerName, Poller, PollEvent
@@ -24,6 +25,7 @@ cdef enum:
     EVENTS_MAX = 1024
     HELD_MAX = 2047               # of the bit fields of Device; over limits.MAILBOX_ENVELOPES_MAX
     KEY_TAG_BYTES = 16            # see session/binding.pxd
+    TOKEN_LISTENER = 1            # high byte of an event token; 0: a connection; 2 to 4: bus/contract.pxd
 
 cdef enum ConnState:
     CONN_FREE = 0
@@ -198,30 +200,10 @@ ctypedef struct ColdEvent:
     uint32_t conn, generation
     uint32_t body_n
     uint64_t address
-    uint64_t request_id           # or worker number
+    uint32_t worker               # COLD_PEER: whose message
+    uint64_t request_id
     uint64_t method
     uint8_t* body                 # malloc'ed
-
-ctypedef struct Peer:             # another worker, as we reach it
-    int32_t fd
-    uint8_t connected
-    uint8_t want_write
-    uint64_t retry_ms
-    uint8_t* out
-    uint32_t out_n, out_at, out_capacity
-    # descriptors waiting to leave: fd k belongs to the message that starts at byte fd_at[k] of out
-    uint32_t fds_n
-    uint32_t fds_capacity
-    int32_t* fds
-    uint32_t* fd_at
-
-ctypedef struct BusIn:            # a connection from another worker
-    int32_t fd
-    int32_t worker                # -1 until its hello
-    uint8_t* buf
-    uint32_t n, capacity
-    uint32_t fds_n
-    int32_t fds[256]              # descriptors received and not yet claimed by a hand-over message
 
 ctypedef struct Bounds:
     uint64_t handshake_step_ms, authenticate_ms, idle_ms, close_flush_ms
@@ -238,7 +220,7 @@ ctypedef struct Stats:
     uint64_t records_in, records_out, frames_in, bytes_in, bytes_out, decrypt_failures, protocol_errors
     uint64_t envelopes_in, delivered_live, delivered_queued, stored, linger_commits, acknowledged, duplicates
     uint64_t refused, resends, unresponsive, receipts_live, receipts_stored, expired, dropped
-    uint64_t batches, batch_ops, bus_messages_in, bus_messages_out, bus_lost, turns, cold_events
+    uint64_t batches, batch_ops, turns, cold_events
     uint64_t wakes
     uint64_t miscounts            # faults of ours that custody/counts.pxd caught; 0
 
@@ -281,10 +263,8 @@ ctypedef struct Core:
     uint64_t batch_submitted_no
     uint64_t mail_seq             # last mailbox place given out
     # bus
-    Peer* peers                   # workers of them; our own slot is unused
-    BusIn* bus_in                 # workers * 2 slots
-    uint32_t bus_in_n
-    int32_t bus_listener
+    Bus* bus
+    uint16_t owners[SHARDS]       # worker of each shard: bus/route.pxd
     int32_t listener
     uint8_t listener_full         # out of descriptors: not watched until the next tick
     # admission

@@ -13,12 +13,3 @@ cdef inline uint64_t splitmix64(uint64_t x) noexcept nogil:
 
 cdef inline uint32_t shard_of(uint64_t number) noexcept nogil:
     return <uint32_t>(splitmix64(number) & (SHARDS - 1))
-
-
-cdef inline uint32_t worker_of_number(uint64_t number, uint32_t workers) noexcept nogil:
-    return shard_of(number) % workers
-
-
-cdef inline uint32_t worker_of_address(uint64_t address, uint32_t workers) noexcept nogil:
-    # All devices of an account have one owner; the tag bits stay in, so that groups spread on their own.
-    return shard_of(address >> 8) % workers
