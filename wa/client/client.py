@@ -121,6 +121,7 @@ class Client:
         self._status: Connected | Disconnected | None = None
         self._status_changed = asyncio.Event()
         self._retry = asyncio.Event()
+        self._waiters.begin()
         self._runner = asyncio.create_task(self._run(), name=f"client {self._directory.name}")
         self._runner.add_done_callback(self._on_end)
         return self
