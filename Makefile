@@ -16,7 +16,7 @@ help:
 	@echo 'make sim     simulated seeds of the real delivery code under faults  (SEED=1 RUNS=1000 JOBS=2)'
 	@echo 'make controls  the negative controls: each promise broken on purpose must be noticed'
 	@echo 'make faults  real processes: kill -9, full disk, cut connections  (ROUNDS=100 SEED=1)'
-	@echo 'make bench   a short run of every benchmark beside an encrypted floor, under five minutes'
+	@echo 'make bench   a short run of every benchmark beside an encrypted floor, under five minutes  (ARGS=--strict: fails when a target is missed)'
 	@echo 'make fuzz    the property tests with many more examples  (EXAMPLES=20000, SEED=1)'
 	@echo 'make clean   remove everything that was built; ./wa-data stays'
 
@@ -84,7 +84,7 @@ faults: .venv/test.stamp build/debug.stamp
 	$(PY) -m faults all
 
 bench: .venv/test.stamp
-	$(PY) -m bench short
+	$(PY) -m bench short $(ARGS)
 
 clean:
 	rm -rf .venv build dist wa.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,23 +8,36 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILT_PATH = "build/bench"
 ENTERED_ENV = "BENCH_BUILT_IN"  # set in the process that runs from the release build
 COPIED = (".py", ".pyi", ".typed")
+NEEDED = ("setuptools", "Cython", "numpy", "typer", "rich")  # a Python with these has the rest of what wa needs, too
 
 
 def enter(argv: list[str]) -> None:
     """Returns in the process that runs from the release build; replaces every other one by it."""
     if ENTERED_ENV in os.environ:
         return
+    demand_modules(*NEEDED)
     built = CHECKOUT / BUILT_PATH
     build(built)
     environment = dict(os.environ, PYTHONPATH=str(built), WA_BENCH="1")
     environment[ENTERED_ENV] = str(CHECKOUT)
     os.execve(sys.executable, [sys.executable, "-P", "-m", "bench", *argv], environment)
+
+
+def demand_modules(*names: str) -> None:
+    """Raises SystemExit with what to run when any of them is not installed."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise SystemExit(
+            f"bench: {', '.join(missing)} not installed for {sys.executable};"
+            " run: make setup, then: .venv/bin/python -m bench"
+        )
 
 
 def build(built: Path) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from bench import group as group_scenario
 from bench import idle as idle_scenario
-from bench import kernel, plots
+from bench import kernel
 from bench import latency as latency_scenario
 from bench import million as million_scenario
 from bench import mixed as mixed_scenario
@@ -22,10 +23,11 @@ from bench import short as short_scenario
 from bench import storage as storage_scenario
 from bench import storm as storm_scenario
 from bench import unacknowledged as unacknowledged_scenario
+from bench.build import demand_modules
 from bench.micro import run as micro_benchmarks
 from bench.peers import run as peers_scenario
 from bench.peers.brokers import BROKERS
-from bench.report import markdown, show, show_targets
+from bench.report import in_one_line, markdown, show, show_targets
 from bench.results import Report, environment, results_directory
 from bench.servers import revision
 from bench.settings import SUITES, Settings
@@ -44,6 +46,8 @@ Connections = Annotated[int, typer.Option(help="How many to hold.")]
 def settings_of(rounds: int, seconds: float, suite: str, where: Path | None) -> Settings:
     if suite not in SUITES:
         raise typer.BadParameter(f"one of {', '.join(SUITES)}, not {suite}")
+    if find_spec("matplotlib") is None:
+        print("bench: no plots, since matplotlib is not installed; run: make setup", file=sys.stderr)
     kernel.descriptor_limit()
     made = Settings(suite=SUITES[suite], rounds=rounds, seconds=seconds)
     if where is not None:
@@ -67,8 +71,16 @@ def save(report: Report, settings: Settings) -> None:
     report.environment = environment(revision(), settings.suite)
     directory = results_directory()
     (directory / f"{report.scenario}.json").write_text(report.to_json())
-    drawn = plots.draw(report, directory)
-    (directory / f"{report.scenario}.md").write_text(markdown(report, drawn))
+    (directory / f"{report.scenario}.md").write_text(markdown(report, plots_of(report, directory)))
+
+
+def plots_of(report: Report, directory: Path) -> list[Path]:
+    """None without matplotlib, which is not among what `wa` itself needs."""
+    if find_spec("matplotlib") is None:
+        return []
+    from bench import plots  # noqa: PLC0415
+
+    return plots.draw(report, directory)
 
 
 @app.callback()
@@ -227,8 +239,18 @@ def demand(needs: list[kernel.Need]) -> None:
 
 
 @app.command()
-def short(rounds: Rounds = 5, seconds: Seconds = 1.0, suite: Suite = "aesgcm", where: Where = None) -> None:
-    """A short run of every scenario, under five minutes in all, and one table of all targets."""
+def short(
+    *,
+    rounds: Rounds = 5,
+    seconds: Seconds = 1.0,
+    suite: Suite = "aesgcm",
+    where: Where = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when a target is missed.")] = False,
+) -> None:
+    """A short run of every scenario, under five minutes in all, and one table of all targets.
+
+    The last line says how many targets are missed, and which.
+    """
     settings = settings_of(rounds, seconds, suite, where)
     reports = []
     for report in short_scenario.run(settings):
@@ -236,7 +258,9 @@ def short(rounds: Rounds = 5, seconds: Seconds = 1.0, suite: Suite = "aesgcm", w
         show(report, console())
         reports.append(report)
     show_targets(reports, console())
-    if not all(report.sound for report in reports):
+    all_met, line = in_one_line(reports)
+    print(line)
+    if not all(report.sound for report in reports) or (strict and not all_met):
         raise typer.Exit(1)
 
 
@@ -274,6 +298,7 @@ def profile(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def micro(context: typer.Context) -> None:
     """Single units of the fast path beside their Python twins; further arguments are pytest's."""
+    demand_modules("pytest", "pytest_benchmark")
     raise typer.Exit(micro_benchmarks.run(context.args))
 
 

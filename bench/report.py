@@ -78,7 +78,9 @@ def spread_text(series: Series) -> str:
 
 
 def verdict(target: Target) -> str:
-    return {True: "met", False: "MISSED", None: ""}[target.met]
+    if target.bound is None:
+        return ""
+    return {True: "met", False: "MISSED", None: "NOT MEASURED"}[target.met]
 
 
 def target_row(target: Target) -> tuple[str, ...]:
@@ -130,6 +132,23 @@ def show_targets(reports: list[Report], console: Console) -> None:
             style = {True: "green", False: "red", None: None}[target.met]
             table.add_row(report.scenario, *target_row(target), style=style)
     console.print(table)
+
+
+def in_one_line(reports: list[Report]) -> tuple[bool, str]:
+    """Whether every target is met, and what a run says last: how many are missed, and which."""
+    bound = [(report.scenario, target) for report in reports for target in report.targets if target.bound is not None]
+    missed = [
+        f"{scenario}: {target.name}{'' if target.met is False else ' (not measured)'}"
+        for scenario, target in bound
+        if not target.met
+    ]
+    line = f"{len(missed)} of {len(bound)} targets missed: {'; '.join(missed)}"
+    if not missed:
+        line = f"all {len(bound)} targets met"
+    unsound = [report.scenario for report in reports if not report.sound]
+    if unsound:
+        line = f"not sound: {', '.join(unsound)}; {line}"
+    return not missed, line
 
 
 def markdown(report: Report, plots: list[Path]) -> str:

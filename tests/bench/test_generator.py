@@ -180,8 +180,10 @@ def test_memory_of_its_own_is_told_from_mapped_files(tmp_path: Path) -> None:
     before = Memory.of(os.getpid())
     with path.open("rb") as file, mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped:
         assert sum(mapped[at] for at in range(0, size, mmap.PAGESIZE)) == 0
-        own = mmap.mmap(-1, 2 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # malloc might have some left
-        own.write(b"1" * len(own))
+        # Not from the heap, where pages that earlier tests gave back would be taken again.
+        own = mmap.mmap(-1, 2 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for at in range(0, len(own), mmap.PAGESIZE):
+            own[at] = 1
         grown = Memory.of(os.getpid()) - before
         assert abs(grown.rss_anon - len(own)) < size // 4
         assert abs(grown.pss_anon - len(own)) < size // 4

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import typer
 from typer.testing import CliRunner
 
 from tests.client.peer import CODE, Server
+from wa.cli import client as commands
 from wa.cli.accounts import clean
 from wa.cli.client import add_client_commands
-from wa.client import Client, IdentityChanged
+from wa.client import Client, IdentityChanged, MessageReceived, State
 from wa.client.account import Account
 from wa.errors import Code
 
@@ -27,9 +29,10 @@ add_client_commands(app)
 class Shell:
     """Runs commands with WA_HOME in a directory of the test."""
 
-    def __init__(self, server: Server, home: Path) -> None:
+    def __init__(self, server: Server, home: Path, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
         self.home = home
+        self.loop = loop  # the server's
 
     def __call__(self, *words: str, code: int = 0, stdin: str | None = None, **environment: str) -> str:
         """The output; `code` is the exit code that the command must have."""
@@ -45,9 +48,32 @@ class Shell:
         key = self.server.root_key.hex()
         return self("register", number, "--server", self.server.address, "--root-key", key, "--code", CODE, *more)
 
+    @contextmanager
+    def online(self, number: str, *, reads: bool = False) -> Iterator[None]:
+        """The account is connected meanwhile, and reads what comes, or does not."""
+        ready, gone = threading.Event(), threading.Event()
+
+        async def follow() -> None:
+            try:
+                async with Client(self.home / number[1:]) as client:
+                    await client.connected()
+                    ready.set()
+                    async for event in client.events():
+                        if reads and isinstance(event, MessageReceived):
+                            await client.mark_read(event.id)
+            finally:
+                gone.set()
+
+        following = asyncio.run_coroutine_threadsafe(follow(), self.loop)
+        assert ready.wait(10)
+        yield
+        assert not following.done()
+        following.cancel()
+        assert gone.wait(10)
+
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     server = Server()
     ready, end = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
@@ -64,7 +90,9 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     thread = threading.Thread(target=main)
     thread.start()
     assert ready.wait(10)
-    yield Shell(server, tmp_path / "home")
+    monkeypatch.setattr(commands, "SILENCE_S", 60.0)  # errors are alone on stderr, however slow this machine is
+    monkeypatch.setattr(commands, "DELIVERY_WAIT_S", 0.0)
+    yield Shell(server, tmp_path / "home", loop)
     loop.call_soon_threadsafe(end.set)
     thread.join(10)
     assert not thread.is_alive()
@@ -75,14 +103,61 @@ def test_register_send_listen(shell: Shell) -> None:
     assert "is registered" in shell.register(ALICE)
     shell.register(BOB)
     assert shell("accounts").split()[::2] == [ALICE, BOB]
-    out = shell("send", BOB, "hello from a shell", "--no-wait", "--account", ALICE)
+    out = shell("send", BOB, "hello from a shell", "--wait", "accepted", "--account", ALICE)
     assert "✓" in out and "accepted" in out
     out = shell("listen", "--account", BOB, "--count", "1")
     assert out.splitlines()[-1].endswith(f"{ALICE}: hello from a shell")
-    shell("send", ALICE, "-", "--no-wait", "--account", BOB, stdin="two\nlines\n")
+    shell("send", ALICE, "-", "--wait", "accepted", "--account", BOB, stdin="two\nlines\n")
     lines = [json.loads(line) for line in shell("listen", "-a", ALICE, "--json", "--count", "1").splitlines()]
     received = [line for line in lines if line["event"] == "MessageReceived"]
     assert [(line["text"], line["sender"]) for line in received] == [("two\nlines", BOB)]
+
+
+def test_send_says_how_far_the_message_is_once(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.register(ALICE)
+    shell.register(BOB)
+    words = ("send", BOB, "hello", "-a", ALICE)
+    accepted = f"✓  {BOB}  accepted by the server; delivered when their phone is next online\n"
+    assert shell(*words) == shell(*words, "--wait", "accepted") == accepted
+    monkeypatch.setattr(commands, "DELIVERY_WAIT_S", 60.0)
+    with shell.online(BOB):
+        assert shell(*words) == shell(*words, "--wait", "delivered") == f"✓✓ {BOB}  delivered\n"
+    with shell.online(BOB, reads=True):
+        assert shell(*words, "--wait", "read") == f"✓✓ {BOB}  read\n"
+
+
+def test_send_says_what_it_waits_for(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.register(ALICE)
+    shell.register(BOB)
+    monkeypatch.setattr(commands, "SILENCE_S", 0.0)
+    words = ("send", BOB, "hello", "-a", ALICE)
+    waits = "Waiting for the server to accept it …\nAccepted by the server; waiting for their phone …\n"
+    result = CliRunner().invoke(app, words, env={"WA_HOME": str(shell.home)})
+    assert (result.exit_code, result.stderr, result.stdout.count("\n")) == (0, waits, 1)
+    with shell.online(BOB, reads=True):
+        result = CliRunner().invoke(app, [*words, "--wait", "read"], env={"WA_HOME": str(shell.home)})
+    assert result.stderr.startswith("Waiting for the server") and "✓✓" in result.stdout
+    result = CliRunner().invoke(app, words, env={"WA_HOME": str(shell.home), "FORCE_COLOR": "1", "TERM": "xterm"})
+    assert result.stderr.count("waiting for their phone") >= 1 and "\x1b[?25l" in result.stderr, "a spinner"
+
+
+def test_send_fails_when_the_wanted_state_does_not_come(shell: Shell) -> None:
+    shell.register(ALICE)
+    shell.register(BOB)
+    shell.server.faults.never_answer = True
+    message = shell("send", BOB, "hello", "-a", ALICE, "--timeout", "0.5", "--wait", "read", code=1)
+    assert "not accepted within 0.5 s" in message and "outbox" in message
+    shell.server.faults.never_answer = False
+    asyncio.run(until_accepted(shell.home / ALICE[1:]))
+
+
+async def until_accepted(directory: Path) -> None:
+    """Comes online until the last message is accepted, and asks for more than that in vain."""
+    async with Client(directory) as client:
+        message = client.message(client.history(BOB)[-1].row)
+        await message.accepted()
+        why = commands._why_not(client, message, State.READ, 3.0)
+        assert why == "not read within 3 s"
 
 
 def test_safety_numbers_agree(shell: Shell) -> None:
@@ -90,7 +165,7 @@ def test_safety_numbers_agree(shell: Shell) -> None:
     shell.register(BOB)
     message = shell("safety-number", BOB, "--account", ALICE, code=1)
     assert "first message" in message
-    shell("send", BOB, "hello", "--no-wait", "--account", ALICE)
+    shell("send", BOB, "hello", "--wait", "accepted", "--account", ALICE)
     shell("listen", "--account", BOB, "--count", "1")
     ours, theirs = shell("safety-number", BOB, "-a", ALICE), shell("safety-number", ALICE, "-a", BOB)
     assert ours == theirs
@@ -115,11 +190,11 @@ def test_devices_are_listed_and_removed(shell: Shell) -> None:
 def test_a_changed_identity_is_accepted_by_hand(shell: Shell) -> None:
     shell.register(ALICE)
     shell.register(BOB)
-    shell("send", BOB, "one", "--no-wait", "-a", ALICE)
+    shell("send", BOB, "one", "--wait", "accepted", "-a", ALICE)
     shell.register(BOB, "--dir", str(shell.home / "new-phone"))
-    shell("send", ALICE, "it is me", "--no-wait", "-a", str(shell.home / "new-phone"))
+    shell("send", ALICE, "it is me", "--wait", "accepted", "-a", str(shell.home / "new-phone"))
     asyncio.run(meet(shell.home / ALICE[1:]))
-    message = shell("send", BOB, "two", "--no-wait", "--timeout", "0.5", "-a", ALICE, code=1)
+    message = shell("send", BOB, "two", "--timeout", "3600", "-a", ALICE, code=1)  # known at once
     assert f"wa trust {BOB}" in message
     assert "accepted" in shell("trust", BOB, "-a", ALICE)
     assert "has not changed" in shell("trust", BOB, "-a", ALICE)

@@ -1,9 +1,12 @@
 """The full-screen chat with one number: history, live ticks, the state of the connection.
 
-Reads and writes only through `Client`; what is on the screen is what is in the store.
+Reads and writes only through `Client`; what is on the screen is what is in the store.  For that, events are asked for
+before anything is read; a page of history is in the tree of widgets before anything is awaited; and an event only says
+which row to read again, so that it may come late, or tell what is shown already.
 """
 
 import time
+from collections.abc import AsyncIterator
 from datetime import date, datetime
 from typing import ClassVar
 
@@ -88,8 +91,10 @@ class Line(Horizontal):
 
     def __init__(self, message: StoredMessage) -> None:
         side = "sent" if message.direction is Direction.SENT else "received"
-        super().__init__(Bubble(message), classes=side, id=f"row-{message.row}")
+        self.bubble = Bubble(message)
+        super().__init__(self.bubble, classes=side, id=f"row-{message.row}")
         self.row = message.row
+        self.is_waiting = _is_waiting(message)
 
 
 class Day(Static):
@@ -157,14 +162,15 @@ class ChatApp(App[None]):
         yield Footer(show_command_palette=False)
 
     async def on_mount(self) -> None:
+        events = self._client.events()
         self._show_status(self._client.status)
         self._show_banner()
         await self._load_older()
         self._lines.scroll_end(animate=False)
-        await self._client.mark_read(self._peer)
+        await self._mark_read()
         self.query_one(Input).focus()
         self.set_interval(1.0, self._tick)
-        self._follow()
+        self._follow(events)
 
     @property
     def _lines(self) -> VerticalScroll:
@@ -173,15 +179,15 @@ class ChatApp(App[None]):
     # --- events of the client ---
 
     @work
-    async def _follow(self) -> None:
-        async for event in self._client.events():
+    async def _follow(self, events: AsyncIterator[Event]) -> None:
+        async for event in events:
             await self._on_event(event)
 
     async def _on_event(self, event: Event) -> None:
         match event:
             case MessageReceived(sender=sender) if sender == self._peer:
                 await self._load_newer()
-                await self._client.mark_read(self._peer)
+                await self._mark_read()
             case MessageReceived(text=text, sender=sender):
                 self.notify(clean(text)[:200], title=sender, markup=False)
             case MessageSynced(recipient=recipient) if recipient == self._peer:
@@ -198,8 +204,12 @@ class ChatApp(App[None]):
                 pass
 
     def _update(self, row: int) -> None:
-        for line in self.query(f"#row-{row}"):
-            line.query_one(Bubble).show(self._client.message(row).stored)
+        for line in self.query(f"#row-{row}").results(Line):
+            line.bubble.show(self._client.message(row).stored)
+
+    async def _mark_read(self) -> None:
+        if self._newest is not None:
+            await self._client.mark_read(self._peer, up_to_row=self._newest.row)
 
     # --- head and banner ---
 
@@ -211,9 +221,6 @@ class ChatApp(App[None]):
         self._tick()
 
     def _tick(self) -> None:
-        if self._client.status is not self._status:  # it changed before we listened
-            self._show_status(self._client.status)
-            return
         match self._status:
             case None:
                 text = Text("◌ connecting …", AMBER)
@@ -249,13 +256,16 @@ class ChatApp(App[None]):
         page = self._client.history(self._peer, before_row=first.row if first else None)
         if not page:
             return False
-        # Noted before the first await: another event may come while the widgets are made.
         self._oldest = page[0]
         self._newest = self._newest or page[-1]
-        if first is not None and _day(first) == _day(page[-1]):
-            await self.query(Day).first().remove()
-            self.query_one(f"#row-{first.row}").set_class(_belong_together(page[-1], first), "same")
-        await self._lines.mount_all(self._widgets(None, page), after=0)
+        days = self.query(Day)
+        upper_day = days.first() if days else None
+        mounted = self._lines.mount_all(self._widgets(None, page), after=0)
+        if upper_day is not None and first is not None and _day(first) == _day(page[-1]):
+            for line in self.query(f"#row-{first.row}"):  # none any more when it was a placeholder
+                line.set_class(_belong_together(page[-1], first), "same")
+            await upper_day.remove()
+        await mounted
         return True
 
     async def _load_newer(self) -> None:
@@ -267,15 +277,15 @@ class ChatApp(App[None]):
             self._oldest = self._oldest or page[0]
             is_at_end = is_at_end or page[-1].direction is Direction.SENT
             await lines.mount_all(self._widgets(before, page))
-            for line in self._replaced():
-                await line.remove()
+            await self._remove_replaced()
         if is_at_end:
             lines.scroll_end(animate=False)
 
-    def _replaced(self) -> list[Line]:
+    async def _remove_replaced(self) -> None:
         """Placeholders that are gone from the store since a readable copy came."""
-        waiting = [line for line in self.query(Line) if line.query("Bubble.waiting")]
-        return [line for line in waiting if not self._client.has_row(line.row)]
+        for line in self.query(Line):
+            if line.is_waiting and not self._client.has_row(line.row):
+                await line.remove()
 
     def _widgets(self, before: StoredMessage | None, page: list[StoredMessage]) -> list[Static | Line]:
         widgets: list[Static | Line] = []

@@ -4,15 +4,16 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from wa.cli.accounts import (
@@ -45,7 +46,8 @@ from wa.ids import device_of, format_number, parse_number
 
 ACCOUNT_HELP = "Your number (+1555…) or an account directory; not needed when there is only one account."
 ONLINE_WAIT_S = 15.0
-DELIVERY_WAIT_S = 10.0  # after the first tick; a recipient who is offline may take days
+DELIVERY_WAIT_S = 2.0  # after the first tick, unasked; a recipient who is offline may take days
+SILENCE_S = 0.3  # a longer wait says what it waits for
 
 TICKS = {
     State.PENDING: ("…", "dim"),
@@ -56,11 +58,25 @@ TICKS = {
 }
 MEANING = {
     State.PENDING: "in the outbox",
-    State.ACCEPTED: "accepted: the server has it safe",
+    State.ACCEPTED: "accepted by the server; delivered when their phone is next online",
     State.FAILED: "failed",
     State.DELIVERED: "delivered",
     State.READ: "read",
 }
+STEPS = (
+    (State.ACCEPTED, Message.accepted, "Waiting for the server to accept it …"),
+    (State.DELIVERED, Message.delivered, "Accepted by the server; waiting for their phone …"),
+    (State.READ, Message.read, "Delivered; waiting for them to read it …"),
+)
+
+
+class Tick(StrEnum):
+    """What `wa send --wait` waits for."""
+
+    ACCEPTED = "accepted"
+    DELIVERED = "delivered"
+    READ = "read"
+
 
 AccountOption = Annotated[str | None, typer.Option("--account", "-a", help=ACCOUNT_HELP, show_default=False)]
 NumberArgument = Annotated[str, typer.Argument(metavar="NUMBER", help="With + and country code.")]
@@ -146,47 +162,59 @@ async def send(
     number: NumberArgument,
     text: Annotated[str, typer.Argument(help="The message; - reads it from standard input.")],
     account: AccountOption = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for ✓✓ for some seconds, or only for ✓.")] = True,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the server to accept it.")] = 30.0,
+    wait: Annotated[
+        Tick | None, typer.Option(help="Fail unless the message gets this far in time.", show_default=False)
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for that, or without --wait for ✓.")] = 30.0,
 ) -> None:
-    """Send one message and watch its ticks.
+    """Send one message and say how far it got.
 
-    ✓ the server has it safe, ✓✓ the other side has it. Until ✓ it stays in the outbox, and the next wa send,
-    listen or chat sends it.
+    ✓ the server has it safe, ✓✓ their phone has it. Without --wait, ✓ is enough.
+
+    A message that the server did not take in time stays in the outbox.
+    The next wa send, listen or chat sends it.
     """
     body = sys.stdin.read().removesuffix("\n") if text == "-" else text
+    wanted = State.ACCEPTED if wait is None else State[wait.name]
     async with open_client(account) as client:
         message = await client.send(number, body)
-        with _ticks(message) as show:
-            try:
-                async with asyncio.timeout(timeout):
-                    await message.accepted()
-            except TimeoutError:
-                raise LocalError(_why_not(client, message, timeout)) from None
-            finally:
-                show()
-            if wait:
-                await _wait_for_delivery(message)
-                show()
+        try:
+            async with asyncio.timeout(0 if client.is_held(number) else timeout):  # held: the user must act first
+                await _reach(message, wanted)
+            if wait is None:
+                await _look_for_delivery(message)
+        except TimeoutError:
+            raise LocalError(_why_not(client, message, wanted, timeout)) from None
+        finally:
+            Console().print(_line(message), soft_wrap=True)
+
+
+async def _reach(message: Message, wanted: State) -> None:
+    """One tick after the other.  Raises SendFailed."""
+    for state, reached, what in STEPS:
+        if state <= wanted:
+            with _waiting(what) if message.state < state else nullcontext():
+                await reached(message)
+
+
+async def _look_for_delivery(message: Message) -> None:
+    with suppress(TimeoutError):  # it is accepted: the server delivers it when the recipient comes
+        async with asyncio.timeout(DELIVERY_WAIT_S):
+            await _reach(message, State.DELIVERED)
 
 
 @contextmanager
-def _ticks(message: Message) -> Iterator[Callable[[], None]]:
-    """A function that shows the message's ticks: in place on a terminal, as a line each time elsewhere."""
-    console = Console()
-    if not console.is_terminal:
-        yield lambda: console.print(_line(message), soft_wrap=True)
-        return
-    with Live(_line(message), console=console, auto_refresh=False) as live:
-        yield lambda: live.update(_line(message), refresh=True)
-
-
-async def _wait_for_delivery(message: Message) -> None:
+def _waiting(what: str) -> Iterator[None]:
+    """Says on stderr what is waited for when it takes long: a spinner on a terminal, a line elsewhere."""
+    console = Console(stderr=True)
+    spinner = console.status(what)
+    say = spinner.start if console.is_interactive else partial(console.print, what, soft_wrap=True)
+    timer = asyncio.get_running_loop().call_later(SILENCE_S, say)
     try:
-        async with asyncio.timeout(DELIVERY_WAIT_S):
-            await message.delivered()
-    except TimeoutError:
-        return  # it is accepted: the server delivers it when the recipient comes
+        yield
+    finally:
+        timer.cancel()
+        spinner.stop()
 
 
 def _line(message: Message) -> Text:
@@ -195,7 +223,9 @@ def _line(message: Message) -> Text:
     return Text.assemble((f"{ticks:<2}", style), f" {message.recipient}  {MEANING[state]}")
 
 
-def _why_not(client: Client, message: Message, timeout: float) -> str:
+def _why_not(client: Client, message: Message, wanted: State, timeout: float) -> str:
+    if message.state >= State.ACCEPTED:
+        return f"not {wanted.name.lower()} within {timeout:g} s"
     if client.is_held(message.recipient):
         return (
             f"the identity of {message.recipient} changed and nothing is sent to it; compare the numbers "
@@ -303,8 +333,9 @@ async def devices(
 
 async def _online(client: Client) -> None:
     try:
-        async with asyncio.timeout(ONLINE_WAIT_S):
-            await client.connected()
+        with _waiting(f"Connecting to {client.server} …"):
+            async with asyncio.timeout(ONLINE_WAIT_S):
+                await client.connected()
     except TimeoutError:
         why = client.status.reason if isinstance(client.status, Disconnected) else "no answer"
         raise LocalError(f"not connected to {client.server} within {ONLINE_WAIT_S:g} s: {why}") from None

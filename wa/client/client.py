@@ -121,6 +121,7 @@ class Client:
         self._status: Connected | Disconnected | None = None
         self._status_changed = asyncio.Event()
         self._retry = asyncio.Event()
+        self._waiters.begin()
         self._runner = asyncio.create_task(self._run(), name=f"client {self._directory.name}")
         self._runner.add_done_callback(self._on_end)
         return self
@@ -301,14 +302,15 @@ class Client:
         """False for a placeholder whose readable message has come since."""
         return self._account.history.has(row)
 
-    async def mark_read(self, what: str | int) -> int:
+    async def mark_read(self, what: str | int, *, up_to_row: int | None = None) -> int:
         """Marks a conversation ("+1555…") or one up to a message id as read, and tells the senders.
 
+        up_to_row: of the conversation only what is in the history up to there; a screen gives the last row it shows.
         -> how many messages changed.  Raises LookupError for an id that was not received.
         """
         account = self._account
         if isinstance(what, str):
-            targets = [(parse_number(what), account.history.last_row())]
+            targets = [(parse_number(what), account.history.last_row() if up_to_row is None else up_to_row)]
         else:
             found = [m for m in account.history.find_id(what) if m.direction is Direction.RECEIVED]
             if not found:
@@ -321,9 +323,10 @@ class Client:
         return changed
 
     def events(self) -> AsyncIterator[Event]:
-        """Messages that no consumer has taken yet, then everything as it comes.
+        """Messages that no consumer has taken yet, then everything that comes after this call.
 
-        A message counts as taken when the next event is asked for, so a crash in between brings it again.
+        A screen calls this first and `history` or `status` after it, so that no change falls in between.  A message
+        counts as taken when the next event is asked for, so a crash in between brings it again.
         """
         return self._bus.consume()
 

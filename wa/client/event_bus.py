@@ -7,6 +7,7 @@ Everything else is news of the moment: bounded per consumer, the oldest goes fir
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from weakref import WeakSet
 
 from wa import limits
 from wa.client.account import Account
@@ -26,7 +27,7 @@ class _Consumer:
 class EventBus:
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._consumers: set[_Consumer] = set()
+        self._consumers: WeakSet[_Consumer] = WeakSet()  # each is kept by its own stream, and goes with it
         self._closed = False
 
     def publish(self, events: Iterable[Event], *, messages: bool = False) -> None:
@@ -43,13 +44,16 @@ class EventBus:
         for consumer in self._consumers:
             consumer.wake.set()
 
-    async def consume(self) -> AsyncIterator[Event]:
-        """First the messages that nobody has taken, then everything as it comes."""
+    def consume(self) -> AsyncIterator[Event]:
+        """First the messages that nobody has taken, then everything that comes after this call."""
         consumer = _Consumer()
         self._consumers.add(consumer)
+        return self._stream(consumer, self._account.history.last_row())
+
+    async def _stream(self, consumer: _Consumer, begin: int) -> AsyncIterator[Event]:
+        """`begin`: the last row of history when the consumer came."""
         history = self._account.history
         own = self._account.address
-        begin = history.last_row()
         backlog, cursor = 0, begin
         taken: list[int] = []
         try:

@@ -17,8 +17,15 @@ class ReceiptWaiters:
 
     def __init__(self) -> None:
         self._waiting: dict[int, list[tuple[State, asyncio.Future[None]]]] = {}
+        self._ended: Exception | None = None
+
+    def begin(self) -> None:
+        """From now on there is somebody to wait for."""
+        self._ended = None
 
     async def wait(self, row: int, state: State) -> None:
+        if self._ended is not None:
+            raise self._ended
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (state, future)
         self._waiting.setdefault(row, []).append(entry)
@@ -40,6 +47,8 @@ class ReceiptWaiters:
                 future.set_result(None)
 
     def end(self, error: Exception) -> None:
+        """Every wait raises `error`, also one that only begins after this."""
+        self._ended = error
         for waiting in self._waiting.values():
             for _, future in waiting:
                 if not future.done():
