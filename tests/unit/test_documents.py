@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from wa import limits
+
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
@@ -42,3 +46,106 @@ def test_make_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert set(re.findall(r"echo 'make (\w+)", makefile)) == set(phony.split()) - {"help"}
+
+
+# --- docs/semantics.md: its numbers and its proofs ------------------------------------------------------
+
+# A bound and its value beside it: `LINGER_MS` (50 ms).
+NUMBER = re.compile(r"`([A-Z][A-Z0-9_]+)`(?:\s\(([\d,]+)(?: (ms|s|h|days|KiB|MiB))?\))?")
+IN_MS = {"ms": 1, "s": 1_000, "h": 3_600_000, "days": 86_400_000}
+IN_BYTES = {"KiB": 1 << 10, "MiB": 1 << 20}
+
+
+def bound_of(name: str, value: str, unit: str) -> int:
+    """What a document says of a bound, in the unit that the bound's name ends with."""
+    number = int(value.replace(",", ""))
+    if unit in IN_MS:
+        return number * IN_MS[unit] // (1 if "_MS" in name else 1_000)
+    return number * IN_BYTES.get(unit, 1)
+
+
+def wrong_numbers(text: str) -> list[str]:
+    """Bounds that wa/limits.py has not, or has with another value."""
+    wrong = []
+    for name, value, unit in NUMBER.findall(text):
+        actual = getattr(limits, name, None)
+        if actual is None or (value and bound_of(name, value, unit) != actual):
+            wrong.append(f"{name} ({value} {unit}) is {actual}")
+    return wrong
+
+
+def test_numbers_of_the_semantics_are_those_of_the_code() -> None:
+    assert wrong_numbers((ROOT / "docs/semantics.md").read_text()) == []
+
+
+def test_every_bound_of_delivery_is_in_the_semantics() -> None:
+    source = (ROOT / "wa/limits.py").read_text()
+    (section,) = re.findall(r"^# --- delivery .*?(?=^# --- )", source, re.MULTILINE | re.DOTALL)
+    bounds = set(re.findall(r"^([A-Z_]+) =", section, re.MULTILINE))
+    stated = {name for name, value, _ in NUMBER.findall((ROOT / "docs/semantics.md").read_text()) if value}
+    assert bounds - stated == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["`LINGER_MS` (51 ms)", "`LINGER_MS` (50 s)", "`RETENTION_S` (29 days)", "`NO_SUCH_BOUND`"]
+)
+def test_a_wrong_number_is_found(text: str) -> None:
+    assert len(wrong_numbers(text)) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["`LINGER_MS` (50 ms)", "`RETENTION_S` (30 days)", "`OUTPUT_BYTES_MAX` (1 MiB)", "`RESEND_AFTER_MS` (5 s)"]
+)
+def test_a_right_number_is_not(text: str) -> None:
+    assert wrong_numbers(text) == []
+
+
+def proofs() -> dict[str, set[str]]:
+    """What may prove a rule, by its label: the names that exist, read from the sources."""
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    sim = "".join(path.read_text() for path in sorted((ROOT / "sim").glob("*.py")))
+    (injected,) = re.findall(r"^FAULTS\b[^(]*\(\n(.*?)^\)", sim, re.MULTILINE | re.DOTALL)
+    faults = (ROOT / "faults/__main__.py").read_text()
+    return {
+        "": set(re.findall(r"\bdef (test_\w+)", tests)),
+        "sim": set(re.findall(r"violate\(\s*\"(\w+)\"", sim)),
+        "sim fault": set(re.findall(r"\"(\w+)\"", injected)),
+        "sim control": set(re.findall(r"\bControl\(\s*\"(\w+)\"", sim)),
+        "faults": set(re.findall(r"^@app\.command\([^)]*\)\ndef (\w+)", faults, re.MULTILINE)),
+        "faults check": set(re.findall(r"^def (\w+)", (ROOT / "faults/checks.py").read_text(), re.MULTILINE)),
+    }
+
+
+def missing_proofs(text: str) -> list[str]:
+    there = proofs()
+    named = re.findall(r"`(?:(sim|sim fault|sim control|faults|faults check): )?([a-z]\w+)`", text)
+    return sorted(
+        f"{label}: {name}" for label, name in named if (label or name[:5] == "test_") and name not in there[label]
+    )
+
+
+def test_what_proves_the_semantics_exists() -> None:
+    text = (ROOT / "docs/semantics.md").read_text()
+    assert missing_proofs(text) == []
+    assert all(len(names) > 3 for names in proofs().values())
+    _, proved = text.split("## What proves it")
+    rules = rules_of(text)
+    assert set(re.findall(r"^- \*\*Rule (\d+)\*\*:", proved, re.MULTILINE)) == rules
+
+
+def test_a_proof_that_is_not_there_is_found() -> None:
+    text = "`sim: losst`, `sim control: no_fsyncs`, `faults: killed`, `test_of_nothing_at_all`, `sim: lost`, `kept`"
+    assert missing_proofs(text) == [
+        ": test_of_nothing_at_all",
+        "faults: killed",
+        "sim control: no_fsyncs",
+        "sim: losst",
+    ]
+
+
+def rules_of(semantics: str) -> set[str]:
+    return set(re.findall(r"^### Rule (\d+): ", semantics, re.MULTILINE))
+
+
+def test_the_rules_are_numbered() -> None:
+    assert rules_of((ROOT / "docs/semantics.md").read_text()) == {str(n) for n in range(1, 13)}
