@@ -1,6 +1,10 @@
 """What the documents name exists, and what they show is what is there."""
 
 import re
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -149,3 +153,134 @@ def rules_of(semantics: str) -> set[str]:
 
 def test_the_rules_are_numbered() -> None:
     assert rules_of((ROOT / "docs/semantics.md").read_text()) == {str(n) for n in range(1, 13)}
+
+
+# --- citations: what a comment or a document refers to is there ------------------------------------------
+
+TOPS = ("wa", "sim", "faults", "bench", "tests", "scripts", "examples", "docs")
+CODE = (".py", ".pyx", ".pxd", ".pxi", ".pyi")
+MODULE_ENDINGS = (*CODE, "/__init__.py")
+DOCUMENT = re.compile(r"\bdocs/([a-z0-9_]+)\b")
+SECTIONS = re.compile(
+    r"\b(?:docs/)?([a-z0-9_]+)\.md`?(?:\]\([^)]*\))?,? (?:sections? )?"
+    r"(\d+(?:\.\d+)?(?:(?:, | and | to )\d+(?:\.\d+)?)*|\"[^\"]+\"|(?<=, )[A-Z]\w+)"
+)
+RULES = re.compile(r"\b[Rr]ules? (\d+(?:(?:, | and | to )\d+)*)")
+BOUND = re.compile(r"\blimits\.([A-Z][A-Z0-9_]+)")
+FILE = re.compile(r"(?<![\w./*-])((?:[\w-]+/)*[\w-]+\.(?:pyx|pxd|pxi|pyi|py|md|sh))\b(?!\()")
+MODULE = re.compile(r"\b(?:wa|sim|faults|bench)(?:\.[a-z_]\w*){2,}")
+OUTSIDE = re.compile(r"\bshared/")  # what only the authors have
+
+
+def files_with_citations() -> list[Path]:
+    found = [path for top in TOPS for path in (ROOT / top).rglob("*") if path.suffix in (*CODE, ".md", ".sh")]
+    return sorted([*found, *ROOT.glob("*.md"), *ROOT.glob("*.py"), ROOT / "Makefile"])
+
+
+# Every way to name a file of the tree: "contract.pxd", "mailbox/contract.pxd", …
+NAMES = {"/".join(path.relative_to(ROOT).parts[n:]) for path in files_with_citations() for n in range(5)}
+
+
+def comments(source: str) -> Iterator[str]:
+    """Comments and docstrings of Python or Cython; of the latter also the C code that stands in a string."""
+    begins = True
+    for token in tokenize.generate_tokens(StringIO(source).readline):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and begins):
+            yield token.string
+        elif token.type not in (tokenize.NL, tokenize.INDENT, tokenize.DEDENT):
+            begins = token.type == tokenize.NEWLINE
+
+
+def numbers(text: str) -> list[str]:
+    """ "1, 3 to 5 and 1.2" -> 1 3 4 5 1.2"""
+    found: list[str] = []
+    for word, number in re.findall(r"(, | and | to )?(\d+(?:\.\d+)?)", text):
+        if word == " to " and "." not in number:
+            found += [str(n) for n in range(int(found[-1]) + 1, int(number))]
+        found.append(number)
+    return found
+
+
+@cache
+def headings(name: str) -> set[str]:
+    """Numbers and titles of the sections of a document: "4", "1.3", "Upgrades"."""
+    lines = re.findall(r"^#+ (?:(\d+(?:\.\d+)?)\.? )?(.*)$", (ROOT / f"docs/{name}.md").read_text(), re.MULTILINE)
+    return {heading for line in lines for heading in line if heading}
+
+
+def is_module(name: str) -> bool:
+    """Also of something in a module: "wa.errors.Code", "wa.ids.address_of"."""
+    whole = name.replace(".", "/")
+    return any(f"{path}{ending}" in NAMES for path in (whole, whole.rpartition("/")[0]) for ending in MODULE_ENDINGS)
+
+
+@cache
+def named_rules() -> set[str]:
+    return {f"rule {n}" for n in rules_of((ROOT / "docs/semantics.md").read_text())}
+
+
+def dead_citations(text: str, named_files: str) -> list[str]:
+    """text: all of a file, named_files: the part of it in which a file name is a citation."""
+    joined = re.sub(r"\s*\n[ \t]*(?:# ?)?", " ", text)
+    dead = [name for name in DOCUMENT.findall(joined) if not any((ROOT / "docs").glob(f"{name}*"))]
+    for name, cited in SECTIONS.findall(joined):
+        if (ROOT / f"docs/{name}.md").exists():
+            wanted = numbers(cited) if cited[0].isdigit() else [cited.strip('"')]
+            dead += [f"{name}.md, {each}" for each in wanted if each not in headings(name)]
+    dead += [f"rule {n}" for cited in RULES.findall(joined) for n in numbers(cited) if f"rule {n}" not in named_rules()]
+    dead += [f"limits.{name}" for name in BOUND.findall(joined) if not hasattr(limits, name)]
+    dead += [name for name in FILE.findall(named_files) if name not in NAMES]
+    dead += [name for name in MODULE.findall(named_files) if not is_module(name)]
+    return dead + OUTSIDE.findall(joined)
+
+
+def test_every_citation_resolves() -> None:
+    dead = {}
+    for path in files_with_citations():
+        text = path.read_text()
+        named_files = "\n".join(comments(text)) if path.suffix in CODE else text
+        if found := dead_citations(text, named_files):
+            dead[str(path.relative_to(ROOT))] = found
+    assert dead == {}
+
+
+LIVE = (
+    "docs/protocol.md, sections 1 and 5; docs/protocol.md, 1.3; [protocol.md](protocol.md), section 5.10"
+    ' docs/storage.md, Upgrades; docs/storage.md, section "Registry"; docs/semantics, rules 1 to 6 and 8; rule 12;'
+    " limits.LINGER_MS; wa.wire.methods; see wa/limits.py, test_documents.py and\n# docs/protocol.md,\n# section 4"
+)
+
+
+def test_a_live_citation_passes() -> None:
+    assert dead_citations(LIVE, LIVE) == []
+    assert numbers("1 to 4, 6 and 8") == ["1", "2", "3", "4", "6", "8"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("/semantics", "/semantic_rules"),
+        ("1 and 5", "1 and 11"),
+        ("md, 1.3", "md, 1.9"),
+        ("), section 5.10", "), section 5.99"),
+        ("Upgrades", "Downgrades"),
+        ('"Registry"', '"Register"'),
+        ("6 and 8", "6 and 13"),
+        ("12;", "0;"),
+        ("LINGER_MS", "LINGER_MINUTES"),
+        ("wa/limits", "wa/limit"),
+        ("test_documents.py", "test_of_documents.py"),
+        ("wire.methods", "wires.methods"),
+        ("section 4", "section 44"),
+        ("see ", "see sha" + "red/"),
+    ],
+)
+def test_a_dead_citation_is_found(before: str, after: str) -> None:
+    text = LIVE.replace(before, after)
+    assert text != LIVE
+    assert dead_citations(text, text) != []
+
+
+def test_file_names_are_citations_in_comments_only() -> None:
+    source = '"""See a.py."""\nopen("b.py")  # and c.py\n\n\ndef f():\n    """d.py"""\n    return "e.py"\n'
+    assert FILE.findall("\n".join(comments(source))) == ["a.py", "c.py", "d.py"]
