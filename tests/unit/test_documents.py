@@ -15,13 +15,33 @@ ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
-def test_links_lead_somewhere() -> None:
+def anchors(document: Path) -> set[str]:
+    """What a link can name in a document, as GitHub makes it of a heading."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def dead_links(document: Path, text: str) -> list[str]:
     dead = []
-    for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
-            if "://" not in target and not (document.parent / target).exists():
-                dead.append(f"{document.name}: {target}")
-    assert dead == []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, anchor = target.partition("#")
+        there = document.parent / name if name else document
+        if "://" not in target and not (there.exists() and (not anchor or anchor in anchors(there))):
+            dead.append(f"{document.name}: {target}")
+    return dead
+
+
+def test_links_lead_somewhere() -> None:
+    assert [link for document in DOCUMENTS for link in dead_links(document, document.read_text())] == []
+
+
+def test_a_dead_link_is_found() -> None:
+    text = "[a](docs/protocol.md#1-connection) [b](nowhere.txt) [c](#licence) [d](docs/protocol.md#1-connections)"
+    assert dead_links(ROOT / "README.md", text) == [
+        "README.md: nowhere.txt",
+        "README.md: #licence",
+        "README.md: docs/protocol.md#1-connections",
+    ]
 
 
 def test_files_that_are_named_exist() -> None:
