@@ -39,7 +39,7 @@ HANDSHAKES_PER_ADDRESS_PER_S_MAX = 1_000  # carrier NAT puts many honest phones 
 CONNECTIONS_PER_WORKER_MAX = 4_000_000
 ACCEPTS_PER_TURN_MAX = 8  # 20 µs each: no more of a turn than a handshake takes; one while handshakes wait
 
-# --- delivery (shared/design semantics, rules 1 to 11) ----------------------------------------------
+# --- delivery (docs/semantics.md, rules 1 to 11) ----------------------------------------------------
 LINGER_MS = 50
 RESEND_AFTER_MS = 5_000
 RESENDS_MAX = 3

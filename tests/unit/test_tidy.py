@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
+LINE_COLUMNS_MAX = 120  # of documents and Cython; ruff has the same for Python
 LAYOUT = (tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING)
 # The comment that opens a fast path file: whether they run per message, and why they are written as they are.
 TEMPERATURE = re.compile(r"# (HOT|COLD)\b[^:]*: \S.{19,}")
@@ -28,6 +29,7 @@ def named(path: Path) -> str:
 
 
 SOURCES = sources(".py", ".pyx", ".pxd", ".pxi")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "bench/README.md"])
 
 
 # --- sizes --------------------------------------------------------------------------------------------
@@ -147,6 +149,38 @@ cdef enum:
         ("method", 13, 19),
         ("pointer", 22, 25),
         ("short", 26, 26),
+    ]
+
+
+def too_long(text: str) -> list[int]:
+    """Numbers of the lines of a document that are over LINE_COLUMNS_MAX.  One that is a name and one long word of
+    hexadecimal, in a block of code, cannot be broken."""
+    found, code = [], False
+    for number, line in enumerate(text.splitlines(), 1):
+        code ^= line.startswith("```")
+        unbreakable = code and max(map(len, line.split()), default=0) > LINE_COLUMNS_MAX // 2
+        if len(line) > LINE_COLUMNS_MAX and not unbreakable:
+            found.append(number)
+    return found
+
+
+def test_lines_of_documents_are_not_too_long() -> None:
+    lines = {named(path): too_long(path.read_text()) for path in DOCUMENTS}
+    assert {name: numbers for name, numbers in lines.items() if numbers} == {}
+
+
+def test_lines_of_cython_are_not_too_long() -> None:
+    lines = {named(path): too_long(path.read_text()) for path in sources(".pyx", ".pxd", ".pxi")}
+    assert {name: numbers for name, numbers in lines.items() if numbers} == {}
+
+
+def test_what_is_too_long_a_line() -> None:
+    fits, long, hexadecimal = "a " * 60, "a " * 61, "key  " + "f" * 120
+    assert too_long("\n".join([fits, long, f"| {long} |", "```text", hexadecimal, long, "```", hexadecimal])) == [
+        2,
+        3,
+        6,
+        8,
     ]
 
 

@@ -256,7 +256,7 @@ WHAT_OF_LETTER = {CORRUPT_MAIL: "mail", CORRUPT_RECEIPT: "receipts", CORRUPT_BOD
 
 
 cdef class LmdbMailStore(MailStoreBase):
-    """The mailbox environment of one worker; see lmdb_store.pyi."""
+    """The mailbox environment of one worker; see mailbox/store.pyi."""
     cdef Lmdb* s
     cdef object thread
 
