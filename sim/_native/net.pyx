@@ -392,7 +392,7 @@ cdef uint64_t end_next_ns(Net* n, End* e) noexcept nogil:
 # --- the face --------------------------------------------------------------------------------------------
 
 cdef class SimNet:
-    """See sim_net.pyi."""
+    """See sim/_native/net.pyi."""
 
     def __cinit__(self, uint64_t seed):
         self.n = <Net*>calloc(1, sizeof(Net))

@@ -316,7 +316,7 @@ cdef void sim_destroy(Poller* p) noexcept nogil:
 
 @cython.no_gc_clear               # a loop that goes with it still closes its descriptors
 cdef class SimHost(Host):
-    """See poller_sim.pyi."""
+    """See sim/_native/poller.pyi."""
 
     def __cinit__(self, SimNet net, uint32_t target, dict others, object on_death, uint32_t key_pool=0):
         self.net, self.others, self.on_death = net, others, on_death

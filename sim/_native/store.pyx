@@ -27,7 +27,7 @@ CONTROLS = ("none", "early", "forgetful", "no_dedup", "silent")
 
 @cython.no_gc_clear               # a loop that goes with it still detaches itself
 cdef class SimMailStore(MailStoreBase):
-    """See sim_store.pyi."""
+    """See sim/_native/store.pyi."""
     cdef readonly object inner
     cdef MailStoreBase base
     cdef MailStore* m             # of inner

@@ -1,7 +1,7 @@
 """Real worker loops in threads of this process, and raw clients that speak the real protocol to them.
 
 Only the cold path is replaced: `OpenDoor` binds the Noise key of whoever comes first.  The tests of the whole server
-with its services are in test_server.py.
+with its services are in test_serve.py.
 """
 
 import socket
