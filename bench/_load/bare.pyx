@@ -3,14 +3,13 @@
 """The cost of the cryptography without a server around it."""
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
-
-from wa._fastpath.noise.noise cimport (
-    NOISE_IK, NOISE_SUITE_CHACHA, NoiseHandshake, NoiseTransport, noise_open, noise_read, noise_seal, noise_split,
-    noise_start, noise_write,
-)
 from wa._fastpath.base.sodium cimport (
     crypto_aead_aes256gcm_decrypt, crypto_aead_aes256gcm_encrypt, crypto_aead_chacha20poly1305_ietf_decrypt,
     crypto_aead_chacha20poly1305_ietf_encrypt, crypto_scalarmult, crypto_scalarmult_base, sodium_init, sodium_memcmp,
+)
+from wa._fastpath.noise.noise cimport (
+    NOISE_IK, noise_open, noise_read, noise_seal, noise_split, noise_start, NOISE_SUITE_CHACHA, noise_write,
+    NoiseHandshake, NoiseTransport,
 )
 
 cdef extern from "sodium.h" nogil:

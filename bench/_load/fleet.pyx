@@ -1,20 +1,19 @@
 # cython: language_level=3
 # HOT: the generator's loop.  Python is called between chunks of a fifth of a second, never per message.
 """A fleet: many client connections of one process to one server or floor, and the ways of loading it."""
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
-
 from bench._load.gen cimport (
-    BODY_BYTES_MIN, EVENTS_N, Gen, LINE_DOWN, LINE_LIVE, LINE_WAITING, Line, OUTSTANDING_MAX, Sender,
+    BODY_BYTES_MIN, EVENTS_N, Gen, Line, LINE_DOWN, LINE_LIVE, LINE_WAITING, OUTSTANDING_MAX, Sender,
 )
-from bench._load.hist cimport BUCKETS_N, Hist, bucket_of
+from bench._load.hist cimport bucket_of, BUCKETS_N, Hist
 from bench._load.line cimport flush_record, line_connect, line_down, line_event, put_acks, put_simple
 from bench._load.traffic cimport begin_one, on_batch, on_frame, top_up
-from wa._fastpath.wire.frames cimport F_CLOSE, F_PING
+from wa._fastpath.base.sodium cimport crypto_scalarmult_base, sodium_init
 from wa._fastpath.os.host cimport poller_create
 from wa._fastpath.os.poller cimport READABLE
-from wa._fastpath.base.sodium cimport crypto_scalarmult_base, sodium_init
+from wa._fastpath.wire.frames cimport F_CLOSE, F_PING
 
 import os
 

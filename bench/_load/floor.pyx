@@ -11,14 +11,13 @@ Frames that leave for one connection in one turn share a record, as the server's
 of its own (what a relay that seals every hop by itself would do).
 """
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
-
-from wa._fastpath.wire.frames cimport varint_get, varint_put
-from wa._fastpath.noise.noise cimport NoiseTransport, noise_open, noise_seal
 from wa._fastpath.base.shards cimport splitmix64
 from wa._fastpath.base.sodium cimport sodium_init
+from wa._fastpath.noise.noise cimport noise_open, noise_seal, NoiseTransport
+from wa._fastpath.wire.frames cimport varint_get, varint_put
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:

@@ -8,12 +8,11 @@ only names the address.  An idle Line owns no buffer.
 What arrives once, in order and complete is checked by streams: every body carries (stream, n), the n-th message of that
 stream.  `sent` and `heard` hold the last n of each stream and live in memory that all generator processes share.
 """
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 from bench._load.hist cimport Hist
-from wa._fastpath.wire.frames cimport Frame
 from wa._fastpath.noise.noise cimport NoiseHandshake, NoiseTransport
-from wa._fastpath.os.poller cimport PollEvent, Poller
+from wa._fastpath.os.poller cimport Poller, PollEvent
+from wa._fastpath.wire.frames cimport Frame
 
 cdef enum:
     SLOTS_N = 256                 # envelopes a sender may have under way, by id modulo this

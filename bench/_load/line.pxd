@@ -1,7 +1,6 @@
 # cython: language_level=3
 """Contract of the connections: they log in, turn bytes into frames for Gen.on_frame and frames into bytes."""
 from libc.stdint cimport uint32_t, uint64_t
-
 from bench._load.gen cimport Gen, Line
 from wa._fastpath.wire.frames cimport Frame
 

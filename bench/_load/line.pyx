@@ -2,22 +2,22 @@
 # HOT: every byte that the generator sends and receives; it must cost less than the server it measures.
 """Connections of the load generator; see line.pxd and docs/protocol.md, sections 1 and 2."""
 from libc.errno cimport EAGAIN, EINPROGRESS, errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
-
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
 from bench._load.gen cimport (
-    Gen, LINE_CONNECTING, LINE_DOWN, LINE_HANDSHAKE, LINE_LIVE, LINE_OPENING, LINE_WAITING, Line, PLAIN_BYTES, READ_BYTES,
+    Gen, Line, LINE_CONNECTING, LINE_DOWN, LINE_HANDSHAKE, LINE_LIVE, LINE_OPENING, LINE_WAITING, PLAIN_BYTES,
+    READ_BYTES,
 )
 from bench._load.hist cimport hist_add
-from wa._fastpath.wire.frames cimport (
-    F_ACK, F_ACK_RANGE, F_CLOSE, F_OPEN, F_READY, FRAME_HEADER_BYTES_MAX, Frame, frame_parse, frame_write,
-)
 from wa._fastpath.noise.noise cimport (
-    NOISE_IK, NOISE_NNPSK0, NoiseHandshake, noise_open, noise_read, noise_seal, noise_split, noise_start,
-    noise_start_psk, noise_wipe, noise_write,
+    NOISE_IK, NOISE_NNPSK0, noise_open, noise_read, noise_seal, noise_split, noise_start, noise_start_psk, noise_wipe,
+    noise_write, NoiseHandshake,
 )
 from wa._fastpath.os.poller cimport HANGUP, READABLE, WRITABLE
+from wa._fastpath.wire.frames cimport (
+    F_ACK, F_ACK_RANGE, F_CLOSE, F_OPEN, F_READY, Frame, FRAME_HEADER_BYTES_MAX, frame_parse, frame_write,
+)
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef int socklen_t

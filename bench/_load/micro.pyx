@@ -1,30 +1,29 @@
 # cython: language_level=3
 # HOT: loops around single units of the fast path, for bench/micro.
 """Each function does `rounds` operations of one unit without Python in between.  Raises ValueError when one fails."""
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-
-from wa._fastpath.bus.contract cimport Bus as CBus
-from wa._fastpath.bus.messages cimport BUS_ENVELOPE, BusEnvelope
-from wa._fastpath.bus.unix cimport UnixBus, unix_bus_new
-from wa._fastpath.conn.conntable cimport (
-    conn_by_handle, conn_handle, conn_new, conn_release, conntable_destroy, conntable_init, directory_add,
-    directory_destroy, directory_find, directory_init,
-)
-from wa._fastpath.state.core cimport CONN_LIVE, Conn, ConnTable, Core, Directory
-from wa._fastpath.wire.frames cimport Frame, frame_parse, frame_write
-from wa._fastpath.os.host cimport poller_create
-from wa._fastpath.os.poller cimport Poller
-from wa._fastpath.noise.noise cimport (
-    NOISE_IK, NOISE_NNPSK0, NoiseHandshake, NoiseTransport, noise_open, noise_read, noise_seal, noise_split, noise_start,
-    noise_start_psk, noise_write,
-)
 from wa._fastpath.base.sodium cimport (
     crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aead_xchacha20poly1305_ietf_encrypt, crypto_scalarmult_base,
     sodium_init,
 )
-from wa._fastpath.base.timers cimport Timer, TimerWheel, timer_set, wheel_init, wheel_pop
+from wa._fastpath.base.timers cimport Timer, timer_set, TimerWheel, wheel_init, wheel_pop
+from wa._fastpath.bus.contract cimport Bus as CBus
+from wa._fastpath.bus.messages cimport BUS_ENVELOPE, BusEnvelope
+from wa._fastpath.bus.unix cimport unix_bus_new, UnixBus
+from wa._fastpath.conn.conntable cimport (
+    conn_by_handle, conn_handle, conn_new, conn_release, conntable_destroy, conntable_init,
+)
+from wa._fastpath.noise.noise cimport (
+    NOISE_IK, NOISE_NNPSK0, noise_open, noise_read, noise_seal, noise_split, noise_start, noise_start_psk,
+    noise_write, NoiseHandshake, NoiseTransport,
+)
+from wa._fastpath.os.host cimport poller_create
+from wa._fastpath.os.poller cimport Poller
+from wa._fastpath.state.core cimport Conn, CONN_LIVE, ConnTable, Directory
+from wa._fastpath.state.directory cimport directory_add, directory_destroy, directory_find, directory_init
+from wa._fastpath.wire.frames cimport Frame, frame_parse, frame_write
 
 import socket
 

@@ -1,7 +1,6 @@
 # cython: language_level=3
 """Contract of the traffic: what a line says when it hears something, and how that is checked."""
 from libc.stdint cimport uint64_t
-
 from bench._load.gen cimport Gen, Line
 from wa._fastpath.wire.frames cimport Frame
 

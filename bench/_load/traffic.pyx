@@ -6,15 +6,14 @@ Body of a message: u64 time of sending in ns (of the machine's monotonic clock),
 are n modulo 256.  n counts the messages of a stream from 1.  A recipient that hears n after n - 1 has lost nothing, got
 nothing twice and got it in order.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp, memcpy, memset
-
-from bench._load.gen cimport Gen, Line, SLOTS_N, Sender, Slot
+from bench._load.gen cimport Gen, Line, Sender, Slot, SLOTS_N
 from bench._load.hist cimport hist_add
 from bench._load.line cimport keep_ticket, put_frame, put_simple
 from wa._fastpath.wire.frames cimport (
-    F_ACCEPTED, F_ACK, F_ACK_RANGE, F_DELIVER, F_DELIVERED, F_DELIVER_QUEUED, F_PONG, F_TICKET, F_REFUSED, F_SEND,
-    F_STORED_RECEIPT, Frame,
+    F_ACCEPTED, F_ACK, F_ACK_RANGE, F_DELIVER, F_DELIVER_QUEUED, F_DELIVERED, F_PONG, F_REFUSED, F_SEND,
+    F_STORED_RECEIPT, F_TICKET, Frame,
 )
 
 cdef enum:

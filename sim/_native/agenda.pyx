@@ -3,8 +3,7 @@
 """Chance and agenda of a simulation; see sim/_native/agenda.pxd."""
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport realloc
-
-from sim._native.net cimport NEVER, Net, Wake
+from sim._native.net cimport Net, NEVER, Wake
 
 
 cdef uint64_t net_random(Net* n) noexcept nogil:

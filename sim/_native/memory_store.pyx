@@ -5,12 +5,11 @@
 Single-threaded.  tests/contract/test_mailbox_contract.py holds the LMDB store to it.
 """
 from libc.errno cimport EMSGSIZE, ESHUTDOWN
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
-
-from wa._fastpath.wire.frames cimport F_REFUSED
 from wa._fastpath.mailbox.contract cimport *
 from wa._fastpath.os.poller cimport Poller
+from wa._fastpath.wire.frames cimport F_REFUSED
 
 import struct
 from bisect import bisect_left, bisect_right

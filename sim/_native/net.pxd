@@ -5,7 +5,7 @@ Nothing moves by itself.  A byte that was sent arrives at the virtual time its s
 other end is woken for that time through the heap of wakes, which is the agenda of the whole simulation.  Everything
 random comes from one generator seeded by the caller, so a seed replays exactly.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, int32_t, int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.os.poller cimport PeerName
 
 cdef enum EndKind:

@@ -3,10 +3,9 @@
 """The simulated network; see sim/_native/net.pxd.  Its Python face, `SimNet`, is what the clients of a simulation use."""
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNRESET, EPIPE
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, int32_t, int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memmove, memset
-
+from libc.string cimport memcpy, memmove
 from sim._native.agenda cimport net_below, net_wake, pop_wake
 from wa._fastpath.os.poller cimport HANGUP, READABLE, WRITABLE
 

@@ -1,9 +1,9 @@
 # cython: language_level=3
 """The poller contract over the simulated network: a third backend, so that the same Loop runs in a simulation."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from sim._native.net cimport End, Net, SimNet
 from wa._fastpath.os.host cimport Host
 from wa._fastpath.os.poller cimport Poller
-from sim._native.net cimport End, Net, SimNet
 
 ctypedef struct SimFd:
     End* end                      # NULL: not open

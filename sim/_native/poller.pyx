@@ -8,18 +8,17 @@ which is the same as a kill -9 between any two steps.
 """
 cimport cython
 from libc.errno cimport EAGAIN, EBADF, EEXIST, EINVAL, ENOENT, EPIPE
-from libc.stdint cimport uint8_t, uint32_t, uint64_t, int64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
-
-from wa._fastpath.os.host cimport Host
-from wa._fastpath.os.poller cimport HANGUP, PeerName, PollEvent, Poller, READABLE, WAKE_TOKEN_FD, WRITABLE
 from sim._native.agenda cimport net_below, net_random, net_wake
 from sim._native.net cimport (
-    BREACH_CLOSED_FD, BREACH_CLOSE_WATCHED, BREACH_NOT_WATCHED, BREACH_WATCH_TWICE, END_LISTENER, END_STREAM, End, NEVER,
-    Net, SimNet, end_carried, end_carry, end_listener, end_next_ns, end_pair, end_ready, end_recv, end_send, end_unref,
-    listener_offer, listener_take, net_breach, net_release,
+    BREACH_CLOSE_WATCHED, BREACH_CLOSED_FD, BREACH_NOT_WATCHED, BREACH_WATCH_TWICE, End, end_carried, end_carry,
+    end_listener, end_next_ns, end_pair, end_ready, end_recv, end_send, end_unref, listener_offer, listener_take, Net,
+    net_breach, net_release, SimNet,
 )
+from wa._fastpath.os.host cimport Host
+from wa._fastpath.os.poller cimport HANGUP, PeerName, Poller, PollEvent, READABLE, WAKE_TOKEN_FD, WRITABLE
 
 from wa.errors import LocalError
 

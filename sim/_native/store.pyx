@@ -8,17 +8,17 @@ notice is itself found out.
 """
 cimport cython
 from libc.errno cimport EIO
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy
-
-from wa._fastpath.mailbox.contract cimport (
-    MailRow, MailStore, MailStoreBase, OP_DROP, OP_PURGE, OP_PUT, OP_SWEEP, RESULT_OK, StoreBatch, StoreOp, batch_first,
-    batch_free, batch_new, batch_next, census_fn,
-)
-from sim._native.memory_store import MemoryMailStore
-from wa._fastpath.os.poller cimport Poller
 from sim._native.agenda cimport net_below, net_wake
 from sim._native.net cimport Net, SimNet
+from wa._fastpath.mailbox.contract cimport (
+    batch_first, batch_free, batch_new, batch_next, census_fn, MailRow, MailStore, MailStoreBase, OP_DROP, OP_PURGE,
+    OP_PUT, OP_SWEEP, RESULT_OK, StoreBatch, StoreOp,
+)
+from wa._fastpath.os.poller cimport Poller
+
+from sim._native.memory_store import MemoryMailStore
 
 from wa.errors import LocalError
 

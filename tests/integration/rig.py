@@ -7,7 +7,7 @@ with its services are in test_serve.py.
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,19 @@ class Rig:
     """`workers` loops over one directory; `phone()` makes clients."""
 
     def __init__(
-        self, path: Path, workers: int = 1, sync: bool = True, ticket_key: bytes | None = None, **overrides: int
+        self,
+        path: Path,
+        workers: int = 1,
+        sync: bool = True,
+        ticket_key: bytes | None = None,
+        owners: Sequence[int] | None = None,
+        **overrides: int,
     ) -> None:
         self.path = path
         self.workers = workers
         self.sync = sync
         self.ticket_key = ticket_key
+        self.owners = owners
         self.overrides = overrides
         self.root_secret, self.root = certificate.make_root()
         self.static = pysodium.randombytes(32)
@@ -106,6 +113,7 @@ class Rig:
                 ticket_key=self.ticket_key,
                 overrides=self.overrides,
                 trace=create_ring(self.path, k),
+                owners=self.owners,
             )
             self.doors[k].loop = loop
             for address, key in self.devices.items():

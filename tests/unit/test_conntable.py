@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from wa import limits
-from wa._fastpath.conn.conntable import DirectoryFace, sizes
+from wa._fastpath.conn.conntable import sizes
 from wa._fastpath.custody import intake
+from wa._fastpath.state.directory import DirectoryFace
 from wa.wire.methods import PRIORITY, RETENTION_S, Kind
 
 # Few numbers, so that look-ups hit, and neighbours, so that probe sequences overlap.

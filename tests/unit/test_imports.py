@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 WA = Path(__file__).parents[2] / "wa"
-CYTHON_FROM = re.compile(r"^\s*from\s+(wa[\w.]*)\s+c?import\s+([\w, ]*)", re.MULTILINE)
+CYTHON_FROM = re.compile(r"^\s*from\s+(wa[\w.]*)\s+c?import\s+(\([^)]*\)|[\w, ]*)", re.MULTILINE)
 CYTHON_IMPORT = re.compile(r"^\s*c?import\s+(wa[\w.]*)", re.MULTILINE)
 
 # Modules that everything may use, and which use nothing but one another.
@@ -61,7 +61,7 @@ def cython_imports(path: Path) -> set[str]:
     text = path.read_text()
     found = set(CYTHON_IMPORT.findall(text))
     for module, names in CYTHON_FROM.findall(text):
-        found |= {module} | {f"{module}.{name.split()[0]}" for name in names.split(",") if name.strip()}
+        found |= {module} | {f"{module}.{name.split()[0]}" for name in names.strip("()").split(",") if name.strip()}
     return found
 
 
@@ -111,6 +111,50 @@ def test_imports_point_one_way(module):
         if imported.split(".")[0] not in ALLOWED.get(package, set()) | COMMON | {package}
     }
     assert not wrong, f"wa.{module} must not import {wrong}"
+
+
+# The rooms of the fast path; each may use those of the lines before it, and itself.
+ROOMS = (
+    {"base"},
+    {"os", "noise", "wire"},
+    {"mailbox", "bus"},  # the seams: neither knows a worker
+    {"state"},
+    {"conn"},
+    {"custody"},
+    {"session"},
+    {"loop"},
+)
+
+
+def arrows_that_point_up(graph: dict[str, set[str]]) -> list[str]:
+    level = {room: at for at, rooms in enumerate(ROOMS) for room in rooms}
+    found = []
+    for module, imported in graph.items():
+        for name in imported:
+            here, there = module.split("."), name.split(".")
+            inside = here[0] == there[0] == "_fastpath" and min(len(here), len(there)) > 2
+            if inside and here[1] != there[1] and level[there[1]] >= level[here[1]]:
+                found.append(f"{module} -> {name}")
+    return found
+
+
+def test_rooms_of_the_fast_path_do_not_call_in_circles():
+    rooms = {path.name for path in (WA / "_fastpath").iterdir() if (path / "__init__.py").exists()}
+    assert rooms == set().union(*ROOMS)
+    assert "_fastpath.custody.receipts" in GRAPH["_fastpath.custody.intake"]
+    assert "_fastpath.conn.output" in GRAPH["_fastpath.custody.flight"]
+    assert arrows_that_point_up(GRAPH) == []
+
+
+def test_an_arrow_that_points_up_is_found():
+    graph = {"_fastpath.conn.output": {"_fastpath.custody.drain"}, "_fastpath.custody.drain": {"_fastpath.conn.output"}}
+    assert arrows_that_point_up(graph) == ["_fastpath.conn.output -> _fastpath.custody.drain"]
+
+
+def test_custody_tells_senders_through_receipts_only():
+    """What a sender hears is decided in one place: frames of receipts are written there, and their messages sent."""
+    sources = {path.stem: path.read_text() for path in (WA / "_fastpath/custody").glob("*.pyx")}
+    assert [name for name, text in sources.items() if "BUS_RECEIPT" in text] == ["receipts"]
 
 
 def test_no_server_module_can_reach_what_reads_messages():

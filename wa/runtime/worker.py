@@ -22,7 +22,7 @@ from wa._fastpath.loop.loop import Loop
 from wa._fastpath.mailbox.store import LmdbMailStore
 from wa.config import Config
 from wa.log import Log
-from wa.routing.shards import worker_of_number
+from wa.routing.shards import owners_of, shard_of
 from wa.runtime.cold import ColdPath
 from wa.runtime.keys import ServerKeys
 from wa.runtime.process import open_descriptor_table, pin_this_thread
@@ -68,6 +68,7 @@ class Worker:
         self._store = LmdbMailStore(plan.mailbox_path)
         self._store.start()
         self._corrupt_told = 0
+        owners = owners_of(workers)  # one table for the fast path and the cold one
         site = Site(secrets.randbelow, secrets.token_bytes, keys.pepper, workers, server_version())
         push = config.push.kind != "none"
         self._push = PushSender(plan.run_dir, plan.worker, secrets.token_bytes) if push else None
@@ -75,7 +76,7 @@ class Worker:
             plan.worker,
             self._registry,
             site,
-            owner=lambda number: worker_of_number(number, workers),
+            owner=lambda number: owners[shard_of(number)],
             now_ms=wall_ms,
             monotonic_ms=monotonic_ms,
             report=self._on_tick,
@@ -93,6 +94,7 @@ class Worker:
             ticket_key=plan.ticket_key,
             overrides={"linger_ms": config.linger_ms, "overflow_prune": int(config.overflow == "prune")},
             trace=self._ring() if config.trace else None,
+            owners=owners,
         )
         self._changes = RegistryThread(
             self._registry, site, code_transport(config), wake=self.loop.wake, now_ms=wall_ms, log=log

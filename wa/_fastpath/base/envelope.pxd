@@ -3,7 +3,7 @@
 
 It is copied by assignment, never field by field.  Its body travels beside it: behind it in a batch, at a pointer elsewhere.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 
 ctypedef struct Envelope:         # 40 bytes without padding; identity = (recipient, sender, id)
     uint64_t recipient            # whose mailbox

@@ -4,7 +4,7 @@
 An idle connection owns no buffer.  Classes are powers of two from 64 bytes to 128 KiB; freed buffers are kept
 for reuse up to `cached_max` bytes and given back to the system beyond that.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 
 ctypedef struct Slab:
     void* free_list[12]           # class i holds buffers of 64 << i bytes

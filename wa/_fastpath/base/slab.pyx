@@ -11,7 +11,7 @@ A debug build (WA_DEBUG=1) overwrites every buffer that is given back, so that a
 aborts when a capacity is not a size class.
 """
 cimport cython
-from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, UINT64_MAX, uint64_t, uint8_t
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memset
 

@@ -5,7 +5,7 @@ One Timer is embedded in each owner (connection) and starts zeroed.  Deadlines a
 is 4 ms and a timer never fires early.  `now_ms` never goes back.  A timer that its handler sets again at or before
 now is due at once: a handler that always does so keeps wheel_pop() from ever returning NULL.
 """
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
 ctypedef struct Timer:
     Timer* next                   # NULL when not set

@@ -1,7 +1,7 @@
 # cython: language_level=3
-"""Contract of the two tables of a worker: its connections, and the registered devices of its shards."""
-from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
-from wa._fastpath.state.core cimport Conn, ConnTable, Device, Directory
+"""Contract of the connection table.  A connection never moves; its handle is its generation and index."""
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from wa._fastpath.state.core cimport Conn, ConnTable, Device
 
 cdef int conntable_init(ConnTable* t) noexcept nogil
 cdef void conntable_destroy(ConnTable* t) noexcept nogil
@@ -10,9 +10,3 @@ cdef void conn_release(ConnTable* t, Conn* c) noexcept nogil               # the
 cdef Conn* conn_at(ConnTable* t, uint32_t index) noexcept nogil            # never NULL for an index in use
 cdef Conn* conn_by_handle(ConnTable* t, uint64_t handle) noexcept nogil    # NULL when that connection is gone
 cdef uint64_t conn_handle(const Conn* c) noexcept nogil
-
-cdef int directory_init(Directory* d) noexcept nogil
-cdef void directory_destroy(Directory* d) noexcept nogil
-cdef Device* directory_find(Directory* d, uint64_t address) noexcept nogil # valid until the next add or remove
-cdef Device* directory_add(Directory* d, uint64_t address) noexcept nogil  # finds or makes; NULL when memory is out
-cdef void directory_remove(Directory* d, uint64_t address) noexcept nogil

@@ -4,7 +4,7 @@
 Not its concern: what the frames mean, or ending a connection.  Trouble is left as FLAG_DOOMED / FLAG_EOF for the
 flush step of the turn.
 """
-from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from wa._fastpath.state.core cimport Active, Conn, Core
 from wa._fastpath.wire.frames cimport Frame
 
@@ -13,10 +13,8 @@ cdef void conn_quiet(Core* w, Conn* c) noexcept nogil                      # giv
 cdef void conn_drop_buffers(Core* w, Conn* c) noexcept nogil
 cdef int buffer_reserve(Core* w, uint8_t** buf, uint32_t* capacity, uint32_t used, uint32_t need) noexcept nogil
 cdef void buffer_free(Core* w, uint8_t** buf, uint32_t* capacity) noexcept nogil
-cdef void mark_dirty(Core* w, Conn* c) noexcept nogil
 cdef int out_frame(Core* w, Conn* c, const Frame* f) noexcept nogil        # 0, or -1 and the connection is doomed
 cdef int out_simple(Core* w, Conn* c, uint8_t type, uint64_t number, uint64_t extra) noexcept nogil
 cdef int out_raw(Core* w, Conn* c, const uint8_t* data, uint32_t n) noexcept nogil   # before the transport exists
 cdef uint32_t out_pending(const Conn* c) noexcept nogil                    # bytes not taken by the socket yet
 cdef void conn_flush(Core* w, Conn* c) noexcept nogil
-cdef void conn_watch(Core* w, Conn* c) noexcept nogil                      # interest as the flags say

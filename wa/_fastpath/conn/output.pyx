@@ -2,15 +2,16 @@
 # HOT: every frame to a client passes here; frames of one turn share one Noise record and one send().
 """Output of connections; see conn/output.pxd."""
 from libc.errno cimport EAGAIN, EINTR
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 from wa._fastpath.base.bounds cimport RECORD_PLAIN_BYTES_MAX
 from wa._fastpath.base.codes cimport CODE_INTERNAL, CODE_SLOW_READER
 from wa._fastpath.base.slab cimport SLAB_BYTES_MAX, slab_give, slab_take
+from wa._fastpath.conn.flags cimport conn_doom, conn_gone, conn_want_write
+from wa._fastpath.conn.lists cimport mark_dirty
 from wa._fastpath.noise.noise cimport noise_seal
-from wa._fastpath.os.poller cimport READABLE, WRITABLE
-from wa._fastpath.state.core cimport Active, Conn, Core, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE
+from wa._fastpath.state.core cimport Active, Conn, Core, FLAG_DOOMED, FLAG_EOF, FLAG_WANT_WRITE
 from wa._fastpath.wire.frames cimport Frame, FRAME_HEADER_BYTES_MAX, frame_write
 
 
@@ -91,21 +92,6 @@ cdef void conn_drop_buffers(Core* w, Conn* c) noexcept nogil:
         conn_quiet(w, c)
 
 
-cdef void mark_dirty(Core* w, Conn* c) noexcept nogil:
-    if not c.flags & FLAG_DIRTY:
-        c.flags |= FLAG_DIRTY
-        c.dirty_next = w.dirty_head
-        w.dirty_head = c.index
-
-
-cdef int doom(Core* w, Conn* c, uint16_t code) noexcept nogil:
-    if not c.flags & FLAG_DOOMED:
-        c.flags |= FLAG_DOOMED
-        c.doom = code
-    mark_dirty(w, c)
-    return -1
-
-
 cdef uint32_t out_pending(const Conn* c) noexcept nogil:
     if c.active == NULL:
         return 0
@@ -151,18 +137,18 @@ cdef int out_frame(Core* w, Conn* c, const Frame* f) noexcept nogil:
     cdef uint32_t need = FRAME_HEADER_BYTES_MAX + f.body_n
     cdef int64_t n
     if a == NULL:
-        return doom(w, c, CODE_INTERNAL)
+        return conn_doom(w, c, CODE_INTERNAL)
     if out_pending(c) + need > w.bounds.output_bytes:
-        return doom(w, c, CODE_SLOW_READER)
+        return conn_doom(w, c, CODE_SLOW_READER)
     if a.plain_n + need > RECORD_PLAIN_BYTES_MAX and a.plain_n and seal_append(w, c) != 0:
-        return doom(w, c, CODE_INTERNAL)
+        return conn_doom(w, c, CODE_INTERNAL)
     if need > RECORD_PLAIN_BYTES_MAX:
         need = RECORD_PLAIN_BYTES_MAX                  # the header bound is generous; limits.py asserts that real ones fit
     if buffer_reserve(w, &a.plain, &a.plain_capacity, a.plain_n, a.plain_n + need) != 0:
-        return doom(w, c, CODE_INTERNAL)
+        return conn_doom(w, c, CODE_INTERNAL)
     n = frame_write(a.plain + a.plain_n, a.plain_capacity - a.plain_n, f)
     if n < 0:
-        return doom(w, c, CODE_INTERNAL)
+        return conn_doom(w, c, CODE_INTERNAL)
     a.plain_n += <uint32_t>n
     mark_dirty(w, c)
     return 0
@@ -182,23 +168,11 @@ cdef int out_raw(Core* w, Conn* c, const uint8_t* data, uint32_t n) noexcept nog
         return -1
     cdef Active* a = conn_active(w, c)
     if a == NULL or buffer_reserve(w, &a.sealed, &a.sealed_capacity, a.sealed_n, a.sealed_n + n) != 0:
-        return doom(w, c, CODE_INTERNAL)
+        return conn_doom(w, c, CODE_INTERNAL)
     memcpy(a.sealed + a.sealed_n, data, n)
     a.sealed_n += n
     mark_dirty(w, c)
     return 0
-
-
-cdef void conn_watch(Core* w, Conn* c) noexcept nogil:
-    cdef uint32_t mask = 0
-    if not c.flags & FLAG_PAUSED:
-        mask |= READABLE
-    if c.flags & FLAG_WANT_WRITE:
-        mask |= WRITABLE
-    cdef uint64_t token = <uint64_t>c.generation << 32 | c.index
-    if w.poller.change(w.poller, c.fd, mask, token) < 0:
-        c.flags |= FLAG_EOF
-        mark_dirty(w, c)
 
 
 cdef void keep_rest(Core* w, Conn* c, const uint8_t* data, uint32_t n) noexcept nogil:
@@ -206,15 +180,14 @@ cdef void keep_rest(Core* w, Conn* c, const uint8_t* data, uint32_t n) noexcept 
     cdef Active* a = c.active
     if data != a.sealed + a.sealed_at:
         if buffer_reserve(w, &a.sealed, &a.sealed_capacity, 0, n) != 0:
-            c.flags |= FLAG_EOF
+            conn_gone(c)
             return
         memcpy(a.sealed, data, n)
         a.sealed_at = 0
         a.sealed_n = n
     if not c.flags & FLAG_WANT_WRITE:
-        c.flags |= FLAG_WANT_WRITE
         a.stalled_since_ms = w.now_ms
-        conn_watch(w, c)
+        conn_want_write(w, c, True)
 
 
 cdef void conn_flush(Core* w, Conn* c) noexcept nogil:
@@ -226,7 +199,7 @@ cdef void conn_flush(Core* w, Conn* c) noexcept nogil:
         return
     if a.sealed_n > a.sealed_at:
         if a.plain_n and seal_append(w, c) != 0:
-            c.flags |= FLAG_EOF
+            conn_gone(c)
             return
         data = a.sealed + a.sealed_at
         n = a.sealed_n - a.sealed_at
@@ -235,14 +208,14 @@ cdef void conn_flush(Core* w, Conn* c) noexcept nogil:
         data = w.seal_buf
         n = seal_to(w, c, data)
         if n < 0:
-            c.flags |= FLAG_EOF
+            conn_gone(c)
             return
     else:
         return
     sent = w.poller.send(w.poller, c.fd, data, <size_t>n)
     if sent < 0:
         if sent != -EAGAIN and sent != -EINTR:
-            c.flags |= FLAG_EOF
+            conn_gone(c)
             return
         sent = 0
     w.stats.bytes_out += sent
@@ -258,6 +231,4 @@ cdef void conn_flush(Core* w, Conn* c) noexcept nogil:
     a.sealed_n = 0
     a.sealed_at = 0
     a.stalled_since_ms = 0
-    if c.flags & FLAG_WANT_WRITE:
-        c.flags &= ~FLAG_WANT_WRITE
-        conn_watch(w, c)
+    conn_want_write(w, c, False)

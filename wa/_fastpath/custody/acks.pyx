@@ -5,8 +5,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.envelope cimport Envelope
-from wa._fastpath.conn.output cimport mark_dirty
-from wa._fastpath.custody.batches cimport queue_drain
+from wa._fastpath.conn.lists cimport mark_dirty, queue_drain
 from wa._fastpath.custody.counts cimport counted_at, held_sub
 from wa._fastpath.custody.deletion cimport delete_envelope, delete_row
 from wa._fastpath.custody.flight cimport flight_take

@@ -5,7 +5,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.bounds cimport BATCH_OPS_MAX
 from wa._fastpath.mailbox.contract cimport batch_add, batch_free, batch_new, StoreOp
-from wa._fastpath.state.core cimport Conn, Core, FLAG_DRAIN, FLAG_RESUME
+from wa._fastpath.state.core cimport Core
 
 cdef enum:
     BATCH_START_BYTES = 65536
@@ -53,17 +53,3 @@ cdef void ends_with(const Core* w, StoreOp* op, uint16_t code) noexcept nogil:
     op.code = code
     op.env.accepted_s = <uint32_t>(w.wall_ms // 1000)
     op.env.expires_s = op.env.accepted_s + <uint32_t>w.bounds.retention_s[0]
-
-
-cdef void queue_resume(Core* w, Conn* c) noexcept nogil:
-    if not c.flags & FLAG_RESUME:
-        c.flags |= FLAG_RESUME
-        c.resume_next = w.resume_head
-        w.resume_head = c.index
-
-
-cdef void queue_drain(Core* w, Conn* c) noexcept nogil:
-    if not c.flags & FLAG_DRAIN:
-        c.flags |= FLAG_DRAIN
-        c.drain_next = w.drain_head
-        w.drain_head = c.index

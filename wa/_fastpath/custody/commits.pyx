@@ -9,7 +9,7 @@ Is called: receipts (accepted, refused), deletion, room and reports for their ow
 from libc.stdint cimport uint32_t
 from wa._fastpath.base.codes cimport CODE_DROPPED, CODE_TRY_LATER
 from wa._fastpath.conn.conntable cimport conn_at
-from wa._fastpath.custody.batches cimport queue_drain
+from wa._fastpath.conn.lists cimport queue_drain
 from wa._fastpath.custody.counts cimport counted_at, held_sub, undrained_sub
 from wa._fastpath.custody.deletion cimport settle_delete
 from wa._fastpath.custody.entries cimport custody_find

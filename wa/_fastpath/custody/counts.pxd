@@ -14,9 +14,9 @@ on the spot.
 """
 from libc.stdint cimport uint64_t
 from wa._fastpath.base.assertion cimport wa_assert
-from wa._fastpath.conn.conntable cimport directory_find
 from wa._fastpath.state.addresses cimport addresses_find, AddressSlot
 from wa._fastpath.state.core cimport Core, Device, HELD_MAX, NONE_INDEX
+from wa._fastpath.state.directory cimport directory_find
 
 
 cdef inline Device* counted_at(Core* w, uint64_t recipient, uint64_t seq) noexcept nogil:

@@ -11,18 +11,19 @@ from libc.string cimport memset
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.base.slab cimport slab_give, slab_take
-from wa._fastpath.conn.conntable cimport conn_at, directory_find
-from wa._fastpath.conn.output cimport conn_active, mark_dirty
-from wa._fastpath.custody.batches cimport batch_last, batches_done, queue_drain
+from wa._fastpath.conn.conntable cimport conn_at
+from wa._fastpath.conn.lists cimport mark_dirty, next_drain, queue_drain, take_drains
+from wa._fastpath.conn.output cimport conn_active
+from wa._fastpath.custody.batches cimport batch_last, batches_done
 from wa._fastpath.custody.counts cimport undrained_sub
 from wa._fastpath.custody.entries cimport custody_find, custody_insert, entry_new
 from wa._fastpath.custody.flight cimport flight_left, flight_put, flight_ring, flight_room, send_delivery, send_receipt
 from wa._fastpath.custody.states cimport ENTRY_DROPPING, ENTRY_RECEIPT, ENTRY_STORED, entry_to
 from wa._fastpath.mailbox.contract cimport MailRow
 from wa._fastpath.state.core cimport (
-    Active, Conn, CONN_LIVE, Core, Device, DrainState, Entry, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, NONE_INDEX,
-    PRIORITIES_N,
+    Active, Conn, CONN_LIVE, Core, Device, DrainState, Entry, FLAG_DOOMED, FLAG_EOF, NONE_INDEX, PRIORITIES_N,
 )
+from wa._fastpath.state.directory cimport directory_find
 from wa._fastpath.state.trace cimport trace, TRACE_SENT_QUEUED
 from wa._fastpath.wire.frames cimport F_DELIVER_QUEUED
 
@@ -100,14 +101,10 @@ cdef void drain_end(Core* w, Conn* c) noexcept nogil:
 
 
 cdef void drain_all(Core* w) noexcept nogil:
-    cdef uint32_t index = w.drain_head
+    cdef uint32_t index = take_drains(w)
     cdef Conn* c
-    w.drain_head = NONE_INDEX
     while index != NONE_INDEX:
-        c = conn_at(&w.conns, index)
-        index = c.drain_next
-        c.drain_next = NONE_INDEX
-        c.flags &= ~FLAG_DRAIN
+        c = next_drain(w, &index)
         if c.state == CONN_LIVE and c.active != NULL and c.active.drain != NULL:
             drain(w, c)
 

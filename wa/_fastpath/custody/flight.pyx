@@ -14,11 +14,12 @@ from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.base.codes cimport CODE_NOT_RESPONDING
 from wa._fastpath.base.slab cimport slab_take
 from wa._fastpath.base.timers cimport timer_set
-from wa._fastpath.conn.output cimport conn_active, mark_dirty, out_frame
+from wa._fastpath.conn.flags cimport conn_doom
+from wa._fastpath.conn.output cimport conn_active, out_frame
 from wa._fastpath.custody.counts cimport counted_at, held_sub
 from wa._fastpath.custody.linger cimport commit_entry
 from wa._fastpath.custody.states cimport ENTRY_COMMITTING, entry_end, ENTRY_LINGER, ENTRY_RECEIPT, ENTRY_STORED
-from wa._fastpath.state.core cimport Active, Conn, Core, Device, Entry, FLAG_DOOMED, FLAG_WANT_WRITE, NONE_INDEX
+from wa._fastpath.state.core cimport Active, Conn, Core, Device, Entry, FLAG_WANT_WRITE, NONE_INDEX
 from wa._fastpath.state.trace cimport trace, TRACE_RESENT
 from wa._fastpath.wire.frames cimport F_DELIVER_QUEUED, F_STORED_RECEIPT, Frame
 
@@ -167,10 +168,7 @@ cdef void flight_resend(Core* w, Conn* c) noexcept nogil:
             continue
         if e.resends >= w.bounds.resends:
             w.stats.unresponsive += 1
-            if not c.flags & FLAG_DOOMED:
-                c.flags |= FLAG_DOOMED
-                c.doom = CODE_NOT_RESPONDING
-            mark_dirty(w, c)
+            conn_doom(w, c, CODE_NOT_RESPONDING)
             return
         e.resends += 1
         e.sent_ms = w.now_ms

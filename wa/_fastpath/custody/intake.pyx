@@ -17,9 +17,9 @@ from wa._fastpath.base.codes cimport (
 from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.base.slab cimport slab_take
 from wa._fastpath.bus.messages cimport BUS_ENVELOPE, BusEnvelope
-from wa._fastpath.bus.route cimport owner_of
-from wa._fastpath.conn.conntable cimport conn_at, directory_find
-from wa._fastpath.conn.output cimport conn_watch, mark_dirty, out_frame
+from wa._fastpath.conn.conntable cimport conn_at
+from wa._fastpath.conn.flags cimport conn_doom, conn_pause
+from wa._fastpath.conn.output cimport out_frame
 from wa._fastpath.custody.batches cimport batch_has_room, batch_op
 from wa._fastpath.custody.counts cimport held_add, undrained_add
 from wa._fastpath.custody.drain cimport backlog_begin
@@ -30,7 +30,9 @@ from wa._fastpath.custody.receipts cimport tell
 from wa._fastpath.custody.room cimport make_room
 from wa._fastpath.custody.states cimport ENTRY_DELETING, ENTRY_REFUSED, ENTRY_STORED
 from wa._fastpath.mailbox.contract cimport OP_PUT, ORIGIN_DIRECT, StoreOp
-from wa._fastpath.state.core cimport Conn, Core, Device, Entry, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, KINDS_N, NONE_INDEX
+from wa._fastpath.state.core cimport Conn, Core, Device, Entry, FLAG_DOOMED, FLAG_EOF, KINDS_N, NONE_INDEX
+from wa._fastpath.state.directory cimport directory_find
+from wa._fastpath.state.route cimport owner_of
 from wa._fastpath.state.trace cimport (
     trace, TRACE_DUPLICATE, TRACE_RECEIVED, TRACE_REFUSED, TRACE_SENT, TRACE_TO_DISK, TRACE_TO_OWNER,
 )
@@ -106,9 +108,8 @@ cdef void send_from(Core* w, Conn* c, const Frame* f) noexcept nogil:
         refuse_send(w, c, f, CODE_TRY_LATER)
         return
     c.outstanding += 1
-    if c.outstanding >= w.bounds.sender_window and not c.flags & FLAG_PAUSED:
-        c.flags |= FLAG_PAUSED
-        conn_watch(w, c)
+    if c.outstanding >= w.bounds.sender_window:
+        conn_pause(w, c)
     if owner == w.worker:
         take_envelope(w, &v, f.body, f.body_n)
     else:
@@ -220,7 +221,5 @@ cdef void take_stored(Core* w, Device* d, const BusEnvelope* v, const uint8_t* b
     if d.conn != NONE_INDEX:
         c = conn_at(&w.conns, d.conn)
         if d.undrained == 0 and backlog_begin(w, c, op.seq) != 0:
-            c.flags |= FLAG_DOOMED
-            c.doom = CODE_INTERNAL
-            mark_dirty(w, c)
+            conn_doom(w, c, CODE_INTERNAL)
         undrained_add(w, d)

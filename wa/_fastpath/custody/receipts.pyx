@@ -7,12 +7,14 @@ from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.codes cimport CODE_MAILBOX_FULL, CODE_TRY_LATER
 from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.bus.messages cimport BUS_RECEIPT, BusReceipt
-from wa._fastpath.bus.route cimport owner_of
-from wa._fastpath.conn.conntable cimport conn_at, directory_find
+from wa._fastpath.conn.conntable cimport conn_at
+from wa._fastpath.conn.lists cimport queue_resume
 from wa._fastpath.conn.output cimport out_frame
-from wa._fastpath.custody.batches cimport batch_op, queue_resume
+from wa._fastpath.custody.batches cimport batch_op
 from wa._fastpath.mailbox.contract cimport OP_RECEIPT_PUT, StoreOp
 from wa._fastpath.state.core cimport Conn, Core, Device, FLAG_PAUSED, NONE_INDEX
+from wa._fastpath.state.directory cimport directory_find
+from wa._fastpath.state.route cimport owner_of
 from wa._fastpath.state.trace cimport trace, TRACE_RECEIPT_STORED, TRACE_TOLD
 from wa._fastpath.wire.frames cimport F_ACCEPTED, F_REFUSED, Frame
 

@@ -8,8 +8,6 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.bus.messages cimport BUS_REPORT, BUS_REPORT_KEPT, BusReceipt
-from wa._fastpath.bus.route cimport owner_of
-from wa._fastpath.conn.conntable cimport directory_find
 from wa._fastpath.custody.batches cimport batch_op
 from wa._fastpath.custody.drain cimport receipts_again
 from wa._fastpath.mailbox.contract cimport (
@@ -18,6 +16,8 @@ from wa._fastpath.mailbox.contract cimport (
 )
 from wa._fastpath.state.addresses cimport addresses_add, addresses_find, addresses_remove, AddressSlot
 from wa._fastpath.state.core cimport Core, Device
+from wa._fastpath.state.directory cimport directory_find
+from wa._fastpath.state.route cimport owner_of
 from wa._fastpath.wire.frames cimport F_REFUSED
 
 cdef enum:

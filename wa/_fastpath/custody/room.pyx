@@ -7,7 +7,8 @@ from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
 from wa._fastpath.base.codes cimport CODE_DROPPED, CODE_EXPIRED
 from wa._fastpath.base.envelope cimport Envelope
 from wa._fastpath.conn.conntable cimport conn_at, conn_handle
-from wa._fastpath.custody.batches cimport batch_op, ends_with, queue_drain
+from wa._fastpath.conn.lists cimport queue_drain
+from wa._fastpath.custody.batches cimport batch_op, ends_with
 from wa._fastpath.custody.counts cimport counted_at, held_add, held_sub, undrained_add, undrained_sub
 from wa._fastpath.custody.entries cimport custody_find, custody_insert, entry_free, entry_new
 from wa._fastpath.custody.states cimport ENTRY_DROPPING, entry_end, entry_to

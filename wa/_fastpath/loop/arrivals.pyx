@@ -9,7 +9,7 @@ from wa._fastpath.bus.messages cimport (
     BusReceipt,
 )
 from wa._fastpath.conn.conntable cimport conn_at
-from wa._fastpath.custody.batches cimport queue_resume
+from wa._fastpath.conn.lists cimport queue_resume
 from wa._fastpath.custody.intake cimport take_envelope
 from wa._fastpath.custody.receipts cimport tell_here
 from wa._fastpath.custody.reports cimport reports_confirmed, reports_take

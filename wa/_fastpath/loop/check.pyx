@@ -3,11 +3,12 @@
 """Invariants of the worker core; see loop/check.pxd."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from wa._fastpath.base.bounds cimport DELIVERY_WINDOW_MAX
-from wa._fastpath.conn.conntable cimport conn_at, directory_find
+from wa._fastpath.conn.conntable cimport conn_at
 from wa._fastpath.custody.states cimport ENTRY_COMMITTING, ENTRY_DELETING, ENTRY_DROPPING, ENTRY_LINGER, ENTRY_RECEIPT
 from wa._fastpath.state.core cimport (
     Active, Conn, CONN_CLOSING, CONN_FREE, CONN_HANDSHAKE, CONN_LIVE, Core, Device, Entry, NONE_INDEX,
 )
+from wa._fastpath.state.directory cimport directory_find
 
 cdef extern from *:
     """

@@ -6,7 +6,7 @@ from libc.string cimport memset
 from wa._fastpath.base.bounds cimport REQUEST_BODY_BYTES_MAX
 from wa._fastpath.base.codes cimport CODE_ADDRESS_UNKNOWN
 from wa._fastpath.bus.messages cimport BUS_COLD
-from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle, directory_add, directory_find, directory_remove
+from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle
 from wa._fastpath.conn.output cimport out_frame
 from wa._fastpath.custody.batches cimport batch_op, ends_with
 from wa._fastpath.custody.entries cimport custody_find
@@ -17,6 +17,7 @@ from wa._fastpath.session.handshake cimport handshake_admit
 from wa._fastpath.session.lifecycle cimport begin_close
 from wa._fastpath.state.addresses cimport addresses_add, addresses_find, AddressSlot
 from wa._fastpath.state.core cimport Conn, CONN_CLOSING, Core, Device, Entry, NONE_INDEX
+from wa._fastpath.state.directory cimport directory_add, directory_find, directory_remove
 from wa._fastpath.wire.frames cimport F_NOTICE, F_RESPONSE, Frame
 
 from wa.errors import LocalError

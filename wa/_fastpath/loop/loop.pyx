@@ -14,8 +14,10 @@ from wa._fastpath.base.codes cimport CODE_EXPIRED, CODE_SHUTTING_DOWN
 from wa._fastpath.base.timers cimport Timer, wheel_pop, wheel_wait_ms
 from wa._fastpath.bus.contract cimport TOKEN_BUS_IN, TOKEN_BUS_LISTENER
 from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle
-from wa._fastpath.conn.output cimport conn_flush, conn_quiet, mark_dirty
-from wa._fastpath.custody.batches cimport batch_op, batch_submit, ends_with, queue_resume
+from wa._fastpath.conn.flags cimport conn_gone
+from wa._fastpath.conn.lists cimport mark_dirty, next_resume, queue_resume, take_dirty, take_resumes
+from wa._fastpath.conn.output cimport conn_flush, conn_quiet
+from wa._fastpath.custody.batches cimport batch_op, batch_submit, ends_with
 from wa._fastpath.custody.commits cimport take_commits
 from wa._fastpath.custody.deletion cimport delete_again, delete_no_more
 from wa._fastpath.custody.drain cimport drain_all
@@ -37,8 +39,8 @@ from wa._fastpath.os.poller cimport HANGUP, READABLE, WAKE_TOKEN_FD, WRITABLE
 from wa._fastpath.session.lifecycle cimport accept_all, begin_close, conn_end
 from wa._fastpath.session.records cimport session_handshakes, session_readable, session_resume, session_timer
 from wa._fastpath.state.core cimport (
-    ColdEvent, Conn, CONN_CLOSING, CONN_FREE, Core, EVENTS_MAX, FLAG_DIRTY, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED,
-    FLAG_RESUME, FLAG_WANT_WRITE, NONE_INDEX, PollEvent, TOKEN_LISTENER,
+    ColdEvent, Conn, CONN_CLOSING, CONN_FREE, Core, EVENTS_MAX, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, FLAG_WANT_WRITE,
+    NONE_INDEX, PollEvent, TOKEN_LISTENER,
 )
 from wa._fastpath.state.trace cimport trace_attach
 
@@ -164,7 +166,7 @@ cdef class Loop:
         elif mask & HANGUP:
             # A paused connection is not read, so its end shows only here.
             begin_close(w, c, 0, 0)
-            c.flags |= FLAG_EOF
+            conn_gone(c)
             mark_dirty(w, c)
 
     cdef int step_cold(self) except -1:
@@ -220,27 +222,18 @@ cdef class Loop:
 
     cdef void resume_all(self) noexcept nogil:
         cdef Core* w = self.w
-        cdef uint32_t index = w.resume_head
-        cdef Conn* c
-        w.resume_head = NONE_INDEX
+        cdef uint32_t index = take_resumes(w)
         while index != NONE_INDEX:
-            c = conn_at(&w.conns, index)
-            index = c.resume_next
-            c.resume_next = NONE_INDEX
-            c.flags &= ~FLAG_RESUME
-            session_resume(w, c)
+            session_resume(w, next_resume(w, &index))
 
     cdef void flush_dirty(self) noexcept nogil:
         """The one place that writes to clients, and the one that releases connections."""
         cdef Core* w = self.w
-        cdef uint32_t index
         cdef Conn* c
-        while w.dirty_head != NONE_INDEX:     # closing one may write a receipt to another
-            index = w.dirty_head
-            c = conn_at(&w.conns, index)
-            w.dirty_head = c.dirty_next
-            c.dirty_next = NONE_INDEX
-            c.flags &= ~FLAG_DIRTY
+        while True:
+            c = take_dirty(w)
+            if c == NULL:                 # looked at each time: closing one may write a receipt to another
+                return
             if c.flags & FLAG_DOOMED:
                 begin_close(w, c, c.doom, 0)
             elif c.flags & FLAG_EOF and c.state != CONN_CLOSING:

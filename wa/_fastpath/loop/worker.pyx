@@ -9,11 +9,8 @@ from wa._fastpath.base.slab cimport slab_destroy, slab_give, slab_init
 from wa._fastpath.base.sodium cimport crypto_scalarmult_base, sodium_init, sodium_memzero
 from wa._fastpath.base.timers cimport wheel_init
 from wa._fastpath.bus.messages cimport bus_layout
-from wa._fastpath.bus.route cimport owner_of
 from wa._fastpath.bus.unix cimport unix_bus_new, unix_bytes_max
-from wa._fastpath.conn.conntable cimport (
-    conn_at, conntable_destroy, conntable_init, directory_destroy, directory_find, directory_init,
-)
+from wa._fastpath.conn.conntable cimport conn_at, conntable_destroy, conntable_init
 from wa._fastpath.custody.drain cimport drain_end
 from wa._fastpath.custody.entries cimport custody_destroy, custody_init
 from wa._fastpath.custody.reports cimport reports_wait
@@ -24,6 +21,8 @@ from wa._fastpath.state.addresses cimport addresses_destroy
 from wa._fastpath.state.core cimport (
     Conn, CONN_FREE, Core, Device, Entry, HELD_MAX, KINDS_N, NONE_INDEX, READ_CHUNK_BYTES, RECORD_BYTES_MAX,
 )
+from wa._fastpath.state.directory cimport directory_destroy, directory_find, directory_init
+from wa._fastpath.state.route cimport owner_of
 
 from wa import limits
 from wa.errors import LocalError

@@ -1,7 +1,6 @@
 # cython: language_level=3
 """Contract of the cleaner (mailbox/clean.pyx), which keeps the log from growing."""
 from libc.stdint cimport uint32_t
-
 from wa._fastpath.mailbox.log cimport Lmdb
 
 cdef bint clean_wanted(Lmdb* s) noexcept nogil

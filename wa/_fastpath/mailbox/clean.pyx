@@ -10,15 +10,14 @@ never moved.  Between two moves of one row the whole log passes the cleaner, and
 move, at least half of the log: over time not more bytes are moved than died.
 """
 from libc.errno cimport ENOMEM
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport realloc
 from libc.string cimport memcpy
-
-from wa._fastpath.mailbox.tables cimport NO_ENTRY
+from wa._fastpath.mailbox.index cimport *
+from wa._fastpath.mailbox.layout cimport *
 from wa._fastpath.mailbox.lmdb_c cimport *
 from wa._fastpath.mailbox.log cimport *
-from wa._fastpath.mailbox.layout cimport *
-from wa._fastpath.mailbox.index cimport *
+from wa._fastpath.mailbox.tables cimport NO_ENTRY
 
 cdef enum:
     LOG_FLOOR_BYTES = 8 << 20     # under it cleaning is not worth the trouble

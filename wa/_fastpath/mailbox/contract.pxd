@@ -8,11 +8,10 @@ moves the batches to the done list and wakes the poller.  Reads are synchronous,
 Implementations: `mailbox/store.pyx` over LMDB's C API; `sim/_native/memory_store.pyx`, the reference, whose commit happens when told
 to.  `mailbox/contract.pyx` holds what they share: the batches and the Python face.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
-
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.base.envelope cimport Envelope
-from wa._fastpath.wire.frames cimport F_DELIVERED, F_READ, F_REFUSED
 from wa._fastpath.os.poller cimport Poller
+from wa._fastpath.wire.frames cimport F_DELIVERED, F_READ, F_REFUSED
 
 cdef enum:
     OP_PUT = 1                    # an envelope; body follows.  Deduplicated on (recipient, sender, id)

@@ -5,11 +5,9 @@
 The contract is mailbox/contract.pxd.  The stores are mailbox/store.pyx and sim/_native/memory_store.pyx.
 """
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.errno cimport ENOMEM
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
-
 from wa._fastpath.os.poller cimport Poller
 
 import os

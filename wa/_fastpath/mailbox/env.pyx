@@ -2,15 +2,14 @@
 # COLD: opening, growing, closing; nothing here runs per envelope.
 """The LMDB environment of a mailbox store: opened, grown, opened anew after an error, and asked whether it is full."""
 from libc.errno cimport EDQUOT, EFBIG, EIO, ENOSPC, errno
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset, strlen
 from posix.fcntl cimport O_CREAT, O_TRUNC, O_WRONLY, open as posix_open
 from posix.unistd cimport close as posix_close, pwrite, unlink
-
+from wa._fastpath.mailbox.layout cimport *
 from wa._fastpath.mailbox.lmdb_c cimport *
 from wa._fastpath.mailbox.log cimport *
 from wa._fastpath.mailbox.replay cimport replay
-from wa._fastpath.mailbox.layout cimport *
 
 cdef extern from "fcntl.h" nogil:
     int POSIX_FADV_WILLNEED

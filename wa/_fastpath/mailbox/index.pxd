@@ -10,10 +10,9 @@ The commit thread alone changes it, each time under `lock`; it reads without.  T
 Inside a transaction the two see different things: an entry that is being added is at a place from `visible` on and is
 there for the commit thread only; one that is being ended is `dying` and there for the loop only.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-
-from wa._fastpath.mailbox.tables cimport Chains, Handles, Link
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.mailbox.lmdb_c cimport pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock
+from wa._fastpath.mailbox.tables cimport Chains, Handles, Link
 
 cdef enum:
     KIND_ENVELOPE = 0

@@ -6,12 +6,11 @@ Memory per queued envelope: 32 bytes of entry, 8 of heap, 2 to 2.7 of chain head
 arrays grow by realloc, so that what they do not use yet was never touched and is no memory.
 """
 from libc.errno cimport ENOMEM
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
-
-from wa._fastpath.mailbox.tables cimport *
 from wa._fastpath.mailbox.lmdb_c cimport *
+from wa._fastpath.mailbox.tables cimport *
 
 cdef extern from "sodium.h" nogil:
     int crypto_shorthash(uint8_t* out, const uint8_t* p, unsigned long long n, const uint8_t* key)

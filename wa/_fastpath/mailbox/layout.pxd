@@ -13,9 +13,8 @@ CRC-32 and begin with the place: a row in a wrong place is as corrupt as one wit
 The first crc of ENVELOPE and BODY is over the head alone: what is known of a row does not depend on its body.  The second
 one goes on from there over the body.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
-
 from wa._fastpath.base.envelope cimport Envelope
 
 cdef enum:

@@ -5,11 +5,10 @@ A transaction is a *turn*: rows are appended, places are ended, and the index is
 not see it (mailbox/index.pxd).  turn_commit() makes LMDB commit and then shows the changes; if LMDB does not, it takes them
 back.  The commit thread alone has turns.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-
-from wa._fastpath.mailbox.lmdb_c cimport *
-from wa._fastpath.mailbox.index cimport Entry, Index
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.mailbox.contract cimport StoreBatch
+from wa._fastpath.mailbox.index cimport Entry, Index
+from wa._fastpath.mailbox.lmdb_c cimport *
 from wa._fastpath.os.poller cimport Poller
 
 cdef enum:

@@ -2,13 +2,12 @@
 # HOT: every row that is written passes here, in the commit thread.
 """The log of a mailbox store, and the turns that change it.  The contract is mailbox/log.pxd, the bytes mailbox/layout.pxd."""
 from libc.errno cimport ENOMEM, EOVERFLOW
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
-
-from wa._fastpath.mailbox.tables cimport NO_ENTRY, room
-from wa._fastpath.mailbox.lmdb_c cimport *
-from wa._fastpath.mailbox.layout cimport *
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+from libc.string cimport memcmp, memset
 from wa._fastpath.mailbox.index cimport *
+from wa._fastpath.mailbox.layout cimport *
+from wa._fastpath.mailbox.lmdb_c cimport *
+from wa._fastpath.mailbox.tables cimport NO_ENTRY, room
 
 wa_crc_init()
 

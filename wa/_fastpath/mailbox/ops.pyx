@@ -6,17 +6,16 @@ Every function returns 0 or an error (errno, MDB_*) that ends the turn; the resu
 op.result.  Pointers that LMDB gave are dead after the next change.
 """
 from libc.errno cimport EINVAL, ENOMEM
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc, qsort
-from libc.string cimport memcpy, memset
-
-from wa._fastpath.wire.frames cimport F_REFUSED
-from wa._fastpath.mailbox.tables cimport NO_ENTRY, Handles
+from libc.string cimport memcpy
+from wa._fastpath.mailbox.contract cimport *
+from wa._fastpath.mailbox.index cimport *
+from wa._fastpath.mailbox.layout cimport *
 from wa._fastpath.mailbox.lmdb_c cimport *
 from wa._fastpath.mailbox.log cimport *
-from wa._fastpath.mailbox.layout cimport *
-from wa._fastpath.mailbox.index cimport *
-from wa._fastpath.mailbox.contract cimport *
+from wa._fastpath.mailbox.tables cimport Handles, NO_ENTRY
+from wa._fastpath.wire.frames cimport F_REFUSED
 
 ctypedef struct Found:            # an envelope
     uint32_t entry                # or NO_ENTRY

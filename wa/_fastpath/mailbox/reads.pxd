@@ -1,8 +1,7 @@
 # cython: language_level=3
 """The reading half of the MailStore vtable over LMDB (mailbox/contract.pxd); `m.state` is an Lmdb."""
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-
-from wa._fastpath.mailbox.contract cimport MailRow, MailStore, StoreOp, census_fn
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
+from wa._fastpath.mailbox.contract cimport census_fn, MailRow, MailStore
 
 cdef int store_read(MailStore* m, uint64_t recipient, uint8_t priority, uint64_t after_seq, MailRow* out, int out_max,
                     uint8_t* arena, size_t arena_n) noexcept nogil

@@ -9,16 +9,15 @@ a commit after the index stopped showing it there.  The lock is released before 
 map_lock is held from renewing the snapshot to resetting it (see mailbox/store.pyx); a read copies, and pins nothing.
 """
 from libc.errno cimport EIO, EMSGSIZE, ENOMEM, ESHUTDOWN
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy, memset
-
-from wa._fastpath.mailbox.tables cimport NO_ENTRY, Handles
+from wa._fastpath.mailbox.contract cimport *
+from wa._fastpath.mailbox.index cimport *
+from wa._fastpath.mailbox.layout cimport *
 from wa._fastpath.mailbox.lmdb_c cimport *
 from wa._fastpath.mailbox.log cimport *
-from wa._fastpath.mailbox.layout cimport *
-from wa._fastpath.mailbox.index cimport *
-from wa._fastpath.mailbox.contract cimport *
+from wa._fastpath.mailbox.tables cimport Handles, NO_ENTRY
 
 cdef enum:
     AGAIN = 1                     # the snapshot is older than what the index said later

@@ -6,15 +6,14 @@ The log may say one thing twice when a row that ended another is damaged: then t
 is ended with the next commit.  A row of which nothing is legible is reported, is nobody's, and goes with the next cleaning.
 """
 from libc.errno cimport ENOMEM
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, qsort
 from libc.string cimport memset
-
-from wa._fastpath.mailbox.tables cimport NO_ENTRY
+from wa._fastpath.mailbox.index cimport *
+from wa._fastpath.mailbox.layout cimport *
 from wa._fastpath.mailbox.lmdb_c cimport *
 from wa._fastpath.mailbox.log cimport *
-from wa._fastpath.mailbox.layout cimport *
-from wa._fastpath.mailbox.index cimport *
+from wa._fastpath.mailbox.tables cimport NO_ENTRY
 
 wa_crc_init()
 

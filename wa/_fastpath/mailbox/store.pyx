@@ -14,21 +14,20 @@ Threads and locks:
 - stats_lock guards the counters and the list of corrupt keys.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EIO, ENOMEM, ESHUTDOWN
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EIO, ESHUTDOWN
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-
 from wa._fastpath.base.heap cimport wa_heap_trim
-from wa._fastpath.mailbox.lmdb_c cimport *
 from wa._fastpath.mailbox.clean cimport clean, clean_wanted
+from wa._fastpath.mailbox.contract cimport *
 from wa._fastpath.mailbox.env cimport *
+from wa._fastpath.mailbox.index cimport index_bytes, index_free, index_init, index_trim
+from wa._fastpath.mailbox.layout cimport FORMAT
+from wa._fastpath.mailbox.lmdb_c cimport *
 from wa._fastpath.mailbox.log cimport *
 from wa._fastpath.mailbox.ops cimport apply_op, drop_unneeded
 from wa._fastpath.mailbox.reads cimport *
-from wa._fastpath.mailbox.layout cimport FORMAT
-from wa._fastpath.mailbox.index cimport index_bytes, index_free, index_init, index_trim
-from wa._fastpath.mailbox.contract cimport *
 from wa._fastpath.os.poller cimport Poller
 
 import os

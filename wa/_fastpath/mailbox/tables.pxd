@@ -3,7 +3,7 @@
 
 Neither allocates per entry, and neither has a growth that takes long.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memmove, memset
 

@@ -9,7 +9,6 @@ and of varying duration (3 µs), may do it.
 """
 from libc.stdint cimport uint8_t
 from libc.string cimport memset
-
 from wa._fastpath.base.sodium cimport crypto_scalarmult_base, crypto_scalarmult_ed25519_base, sodium_init
 
 from wa.errors import LocalError

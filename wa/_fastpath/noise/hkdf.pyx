@@ -7,7 +7,6 @@ libsodium's portable code takes 0.2.  Of libcrypto this is the old interface: th
 HMAC (RFC 2104) is written out, so that a key is padded and hashed once for all that it authenticates.
 """
 from libc.stdint cimport uint8_t
-
 from wa._fastpath.base.sodium cimport sodium_memzero
 
 from wa.errors import LocalError

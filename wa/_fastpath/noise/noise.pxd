@@ -5,7 +5,7 @@ Randomness is an argument: the caller hands in the ephemeral private key, so a s
 Every function is `noexcept nogil` and returns a negative NOISE_* code on failure; nothing is logged.
 Keys are zeroed when a handshake ends, whichever way it ends.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
+from libc.stdint cimport int64_t, uint64_t, uint8_t
 
 cdef enum:
     NOISE_SUITE_CHACHA = 1        # Noise_*_25519_ChaChaPoly_SHA256

@@ -13,16 +13,16 @@ except where a peer's payload is longer than the room that the caller has for it
 
 Not here: records, hello, certificates, suite choice, deadlines.  The Python twin is `wa.noise`.
 """
+from libc.stdint cimport int64_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
-from libc.stdint cimport uint8_t, uint64_t, int64_t
-from wa._fastpath.noise.curve cimport x25519_public
-from wa._fastpath.noise.hkdf cimport hkdf, sha256
 from wa._fastpath.base.bounds cimport NOISE_MESSAGE_BYTES_MAX, NOISE_TAG_BYTES, REKEY_MESSAGES
 from wa._fastpath.base.sodium cimport (
     crypto_aead_aes256gcm_decrypt, crypto_aead_aes256gcm_encrypt, crypto_aead_aes256gcm_is_available,
     crypto_aead_chacha20poly1305_ietf_decrypt, crypto_aead_chacha20poly1305_ietf_encrypt, crypto_scalarmult,
     crypto_scalarmult_base, sodium_init, sodium_memzero,
 )
+from wa._fastpath.noise.curve cimport x25519_public
+from wa._fastpath.noise.hkdf cimport hkdf, sha256
 
 
 include "noise_patterns.pxi"

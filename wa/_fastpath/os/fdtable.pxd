@@ -2,7 +2,7 @@
 # HOT: looked up for every event.
 """What a poller remembers of each watched fd: a table indexed by fd that doubles."""
 from libc.errno cimport EBADF, ENOMEM
-from libc.stdint cimport uint32_t, uint64_t, int32_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 

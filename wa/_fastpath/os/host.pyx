@@ -11,10 +11,9 @@ from importlib import import_module
 
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.string cimport strcmp
-
-from wa._fastpath.os.poller cimport PeerName, PollEvent, Poller
+from wa._fastpath.os.poller cimport PeerName, Poller, PollEvent
 from wa._fastpath.os.sockets cimport FDS_PER_MESSAGE_MAX
 
 from wa._fastpath.os.sockets import connect_unix, listen_unix

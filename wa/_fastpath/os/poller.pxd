@@ -7,7 +7,7 @@ Readiness is level-triggered.  Every call returns 0 or a count, or -errno; none 
 A mask of 0 keeps an fd known but reports nothing of it, not even a hangup.  A signal ends wait() with 0 events.
 A poller belongs to the process that made it: after fork() each makes its own.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 
 cdef enum:
     READABLE = 1

@@ -9,11 +9,10 @@ Kernel facts
     a registration alive after close().  Hence unwatch() before close(), here as with kqueue.
 """
 from libc.errno cimport EEXIST, EINTR, ENOENT, errno
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-
-from wa._fastpath.os.fdtable cimport FD_WATCHED, FdEntry, FdTable, fd_find, fd_reserve, fd_table_free
-from wa._fastpath.os.poller cimport HANGUP, READABLE, WAKE_TOKEN_FD, WRITABLE, PollEvent, Poller
+from wa._fastpath.os.fdtable cimport fd_find, fd_reserve, fd_table_free, FD_WATCHED, FdEntry, FdTable
+from wa._fastpath.os.poller cimport HANGUP, Poller, PollEvent, READABLE, WAKE_TOKEN_FD, WRITABLE
 from wa._fastpath.os.sockets cimport sockets_fill, sockets_forget
 
 cdef extern from "sys/epoll.h" nogil:

@@ -12,12 +12,11 @@ Kernel facts
   - A kqueue is not inherited by fork(): each process makes its own, after it.
 """
 from libc.errno cimport EEXIST, EINTR, ENOENT, errno
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
-
-from wa._fastpath.os.fdtable cimport FD_WATCHED, FdEntry, FdTable, fd_find, fd_reserve, fd_table_free
-from wa._fastpath.os.poller cimport HANGUP, READABLE, WAKE_TOKEN_FD, WRITABLE, PollEvent, Poller
+from wa._fastpath.os.fdtable cimport fd_find, fd_reserve, fd_table_free, FD_WATCHED, FdEntry, FdTable
+from wa._fastpath.os.poller cimport HANGUP, Poller, PollEvent, READABLE, WAKE_TOKEN_FD, WRITABLE
 from wa._fastpath.os.sockets cimport sockets_fill, sockets_forget
 
 cdef extern from *:

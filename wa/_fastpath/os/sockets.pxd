@@ -3,8 +3,7 @@
 
 Each function does what the member of `Poller` with the same name promises; `sockets_fill` puts them into the table.
 """
-from libc.stdint cimport uint8_t, uint64_t, int64_t
-
+from libc.stdint cimport int64_t, uint64_t, uint8_t
 from wa._fastpath.os.poller cimport PeerName, Poller
 
 cdef enum:

@@ -20,9 +20,8 @@ from libc.errno cimport ECONNABORTED, EINTR, EINVAL, EMSGSIZE, errno
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport abort
 from libc.string cimport memcpy, memset
-
-from wa._fastpath.os.poller cimport RANDOM_BYTES
 from wa._fastpath.base.sodium cimport sodium_memzero
+from wa._fastpath.os.poller cimport RANDOM_BYTES
 
 cdef extern from *:
     """

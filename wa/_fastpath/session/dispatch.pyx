@@ -7,14 +7,13 @@ from wa._fastpath.base.bounds cimport REQUESTS_OPEN_MAX
 from wa._fastpath.base.codes cimport (
     CODE_BAD_PARAMS, CODE_INTERNAL, CODE_NOT_PERMITTED, CODE_PROTOCOL_ERROR, CODE_TRY_LATER, CODE_UNKNOWN_FRAME,
 )
+from wa._fastpath.conn.flags cimport conn_asked, conn_doom
 from wa._fastpath.conn.output cimport out_frame, out_simple
 from wa._fastpath.custody.acks cimport acknowledge, mark_read
 from wa._fastpath.custody.intake cimport send_from
-from wa._fastpath.session.lifecycle cimport begin_close, doom_with, go_live
+from wa._fastpath.session.lifecycle cimport begin_close, go_live
 from wa._fastpath.state.cold cimport cold_push
-from wa._fastpath.state.core cimport (
-    COLD_REQUEST, ColdEvent, Conn, CONN_ADMITTED, CONN_LIVE, CONN_REGISTERING, Core, FLAG_ASKED,
-)
+from wa._fastpath.state.core cimport COLD_REQUEST, ColdEvent, Conn, CONN_ADMITTED, CONN_LIVE, CONN_REGISTERING, Core
 from wa._fastpath.wire.frames cimport (
     F_ACK, F_ACK_RANGE, F_CLOSE, F_ERROR, F_EXTENSION, F_MARK_READ, F_OPEN, F_PING, F_PONG, F_REQUEST, F_RESPONSE,
     F_SEND, F_SEND_TTL, Frame,
@@ -33,7 +32,7 @@ cdef void on_frame(Core* w, Conn* c, const Frame* f) noexcept nogil:
     elif c.state == CONN_ADMITTED and f.type == F_OPEN:
         go_live(w, c)
     elif c.state == CONN_REGISTERING and f.type == F_REQUEST:
-        c.flags |= FLAG_ASKED
+        conn_asked(c)
         on_request(w, c, f)
     else:
         begin_close(w, c, CODE_NOT_PERMITTED, 0)
@@ -88,7 +87,7 @@ cdef void on_request(Core* w, Conn* c, const Frame* f) noexcept nogil:
         return
     e = cold_push(w, COLD_REQUEST, c, f.body, f.body_n)
     if e == NULL:
-        doom_with(w, c, CODE_INTERNAL)
+        conn_doom(w, c, CODE_INTERNAL)
         return
     e.request_id = f.number
     e.method = f.extra

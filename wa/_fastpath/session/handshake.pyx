@@ -11,24 +11,24 @@ from wa._fastpath.base.codes cimport (
 from wa._fastpath.base.sodium cimport sodium_memzero
 from wa._fastpath.base.timers cimport timer_set
 from wa._fastpath.bus.messages cimport BUS_HANDOVER, BusHandover
-from wa._fastpath.bus.route cimport owner_of
-from wa._fastpath.conn.conntable cimport directory_find
-from wa._fastpath.conn.output cimport (
-    buffer_reserve, conn_active, conn_flush, conn_watch, mark_dirty, out_pending, out_raw,
-)
+from wa._fastpath.conn.flags cimport conn_doom, conn_gone, conn_pause
+from wa._fastpath.conn.lists cimport mark_dirty
+from wa._fastpath.conn.output cimport buffer_reserve, conn_active, conn_flush, out_pending, out_raw
 from wa._fastpath.noise.noise cimport (
     noise_done, NOISE_E_AUTH, noise_fallback, NOISE_IK, NOISE_NNPSK0, noise_read, noise_split, noise_start,
     noise_suite_available, noise_write, NOISE_XX,
 )
 from wa._fastpath.session.binding cimport key_is_bound
-from wa._fastpath.session.lifecycle cimport admission, begin_close, busy_slot_ms, conn_adopt, doom_with, go_live
+from wa._fastpath.session.lifecycle cimport admission, begin_close, busy_slot_ms, conn_adopt, go_live
 from wa._fastpath.session.records cimport be32, session_kept, session_resume
 from wa._fastpath.session.ticket cimport TICKET_ELSEWHERE, ticket_first, TICKET_GOOD, TICKET_MALFORMED, TICKET_REFUSED
 from wa._fastpath.state.cold cimport cold_push
 from wa._fastpath.state.core cimport (
     Active, COLD_LOGIN, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO, CONN_REGISTERING,
-    Core, FLAG_DOOMED, FLAG_EOF, FLAG_PAUSED, Pending,
+    Core, FLAG_DOOMED, FLAG_EOF, Pending,
 )
+from wa._fastpath.state.directory cimport directory_find
+from wa._fastpath.state.route cimport owner_of
 
 cdef enum:
     LOGIN_BYTES = 9               # Pending.login
@@ -233,7 +233,7 @@ cdef void hand_over(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noex
     w.stats.hand_overs_out += 1
     memset(&h, 0, sizeof(BusHandover))
     c.fd = -1
-    c.flags |= FLAG_EOF
+    conn_gone(c)
     w.conns.half_open_n -= 1
     c.state = CONN_CLOSING
     mark_dirty(w, c)
@@ -258,18 +258,17 @@ cdef void claim(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept
     """We are the owner: wait for the registry, reading nothing meanwhile."""
     cdef Active* a
     c.state = CONN_CLAIMED
-    c.flags |= FLAG_PAUSED
-    conn_watch(w, c)
+    conn_pause(w, c)
     if rest_n:
         a = conn_active(w, c)
         if a == NULL or buffer_reserve(w, &a.in_buf, &a.in_capacity, 0, rest_n) != 0:
-            doom_with(w, c, CODE_INTERNAL)
+            conn_doom(w, c, CODE_INTERNAL)
             return
         memcpy(a.in_buf, rest, rest_n)
         a.in_n = rest_n
     timer_set(&w.wheel, &c.timer, c.pending.started_ms + w.bounds.authenticate_ms)
     if cold_push(w, COLD_LOGIN, c, NULL, 0) == NULL:
-        doom_with(w, c, CODE_INTERNAL)
+        conn_doom(w, c, CODE_INTERNAL)
 
 
 cdef void handshake_adopted(Core* w, const BusHandover* h, const uint8_t* rest, uint32_t n, int32_t fd) noexcept nogil:

@@ -16,7 +16,6 @@ cdef void conn_timer(Core* w, Conn* c) noexcept nogil                      # of 
 cdef bint detach(Core* w, Conn* c) noexcept nogil                          # the device goes offline; True: mail waits
 cdef void begin_close(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) noexcept nogil
 cdef void conn_end(Core* w, Conn* c) noexcept nogil
-cdef void doom_with(Core* w, Conn* c, uint16_t code) noexcept nogil        # begin_close at the flush of this turn
 cdef void pending_free(Core* w, Conn* c) noexcept nogil
 cdef bint admission(Core* w, const PeerName* peer) noexcept nogil          # may it shake hands now?
 cdef uint64_t busy_slot_ms(Core* w) noexcept nogil                         # when a shed client shall come back

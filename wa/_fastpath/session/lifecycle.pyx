@@ -7,8 +7,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from wa._fastpath.base.codes cimport CODE_BUSY, CODE_DEVICE_UNKNOWN, CODE_INTERNAL, CODE_REPLACED
 from wa._fastpath.base.timers cimport timer_cancel, timer_set
-from wa._fastpath.conn.conntable cimport conn_at, conn_new, conn_release, directory_find
-from wa._fastpath.conn.output cimport conn_drop_buffers, conn_watch, mark_dirty, out_frame, out_raw, out_simple
+from wa._fastpath.conn.conntable cimport conn_at, conn_new, conn_release
+from wa._fastpath.conn.flags cimport conn_doom, conn_gone, conn_pause, conn_undoom
+from wa._fastpath.conn.lists cimport lists_leave, mark_dirty
+from wa._fastpath.conn.output cimport conn_drop_buffers, out_frame, out_raw, out_simple
 from wa._fastpath.custody.drain cimport drain_begin, drain_end
 from wa._fastpath.custody.flight cimport flight_due_ms, flight_release
 from wa._fastpath.noise.noise cimport noise_wipe
@@ -19,9 +21,9 @@ from wa._fastpath.session.waiting cimport waiting_remove
 from wa._fastpath.state.cold cimport cold_push, wake_device
 from wa._fastpath.state.core cimport (
     Active, COLD_GONE, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_FREE, CONN_HELLO, CONN_LIVE, Core,
-    Device, FLAG_DIRTY, FLAG_DOOMED, FLAG_DRAIN, FLAG_EOF, FLAG_PAUSED, FLAG_RESUME, HELD_MAX, NONE_INDEX, Pending,
-    TOKEN_LISTENER,
+    Device, FLAG_PAUSED, HELD_MAX, NONE_INDEX, Pending, TOKEN_LISTENER,
 )
+from wa._fastpath.state.directory cimport directory_find
 from wa._fastpath.wire.frames cimport F_CLOSE, F_READY, Frame
 
 cdef enum:
@@ -138,7 +140,7 @@ cdef void go_live(Core* w, Conn* c) noexcept nogil:
     out_frame(w, c, &f)
     ticket_issue(w, c, d)
     if (d.undrained or d.has_receipts) and drain_begin(w, c) != 0:
-        doom_with(w, c, CODE_INTERNAL)
+        conn_doom(w, c, CODE_INTERNAL)
     conn_timer(w, c)
 
 
@@ -154,13 +156,6 @@ cdef void conn_timer(Core* w, Conn* c) noexcept nogil:
 
 
 # --- ending -------------------------------------------------------------------------------------------------
-
-cdef void doom_with(Core* w, Conn* c, uint16_t code) noexcept nogil:
-    if not c.flags & FLAG_DOOMED:
-        c.flags |= FLAG_DOOMED
-        c.doom = code
-    mark_dirty(w, c)
-
 
 cdef bint detach(Core* w, Conn* c) noexcept nogil:
     cdef Device* d = directory_find(&w.directory, c.address)
@@ -200,53 +195,23 @@ cdef void begin_close(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) 
                 wake_device(w, d, 0)
     else:
         w.conns.half_open_n -= 1
-    c.flags &= ~FLAG_DOOMED
+    conn_undoom(c)
     if code == 0:
-        c.flags |= FLAG_EOF               # the peer ended it: there is nobody to tell
+        conn_gone(c)                      # the peer ended it: there is nobody to tell
     elif c.state >= CONN_CLAIMED:
         out_simple(w, c, F_CLOSE, code, retry_after_ms)
     else:
         refuse_in_clear(w, c, code, retry_after_ms)
     pending_free(w, c)
     c.state = CONN_CLOSING
-    if not c.flags & FLAG_PAUSED:
-        c.flags |= FLAG_PAUSED
-        conn_watch(w, c)
+    conn_pause(w, c)
     timer_set(&w.wheel, &c.timer, w.now_ms + w.bounds.close_flush_ms)
     mark_dirty(w, c)
 
 
-cdef void unlink_dirty(Core* w, Conn* c) noexcept nogil:
-    cdef uint32_t* link = &w.dirty_head
-    while link[0] != c.index:
-        link = &conn_at(&w.conns, link[0]).dirty_next
-    link[0] = c.dirty_next
-    c.flags &= ~FLAG_DIRTY
-
-
-cdef void unlink_resume(Core* w, Conn* c) noexcept nogil:
-    cdef uint32_t* link = &w.resume_head
-    while link[0] != c.index:
-        link = &conn_at(&w.conns, link[0]).resume_next
-    link[0] = c.resume_next
-    c.flags &= ~FLAG_RESUME
-
-
-cdef void unlink_drain(Core* w, Conn* c) noexcept nogil:
-    cdef uint32_t* link = &w.drain_head
-    while link[0] != c.index:
-        link = &conn_at(&w.conns, link[0]).drain_next
-    link[0] = c.drain_next
-
-
 cdef void conn_end(Core* w, Conn* c) noexcept nogil:
     """Off every list of this turn, then released."""
-    if c.flags & FLAG_DIRTY:              # begin_close put it back
-        unlink_dirty(w, c)
-    if c.flags & FLAG_RESUME:
-        unlink_resume(w, c)
-    if c.flags & FLAG_DRAIN:
-        unlink_drain(w, c)
+    lists_leave(w, c)                     # begin_close put it back on one
     timer_cancel(&w.wheel, &c.timer)
     if c.fd >= 0:                         # -1 after a hand-over
         w.poller.unwatch(w.poller, c.fd)

@@ -12,12 +12,14 @@ from wa._fastpath.base.codes cimport (
     CODE_RECORD_TOO_LARGE, CODE_SLOW_READER, CODE_TICKET_VOID, CODE_UNKNOWN_FRAME,
 )
 from wa._fastpath.base.timers cimport timer_set
-from wa._fastpath.conn.output cimport buffer_free, buffer_reserve, conn_active, conn_watch, mark_dirty, out_pending
+from wa._fastpath.conn.flags cimport conn_doom, conn_gone, conn_pause, conn_read_on
+from wa._fastpath.conn.lists cimport mark_dirty
+from wa._fastpath.conn.output cimport buffer_free, buffer_reserve, conn_active, out_pending
 from wa._fastpath.custody.flight cimport flight_resend
 from wa._fastpath.noise.noise cimport NOISE_NNPSK0, noise_open
 from wa._fastpath.session.dispatch cimport on_frame
 from wa._fastpath.session.handshake cimport handshake_answer, on_handshake, on_hello, STEP_SLOTS, TICKET_SLOTS
-from wa._fastpath.session.lifecycle cimport begin_close, busy_slot_ms, conn_timer, doom_with
+from wa._fastpath.session.lifecycle cimport begin_close, busy_slot_ms, conn_timer
 from wa._fastpath.session.ticket cimport ticket_use
 from wa._fastpath.session.waiting cimport waiting_add, waiting_first, waiting_remove
 from wa._fastpath.state.core cimport (
@@ -43,8 +45,7 @@ cdef void session_readable(Core* w, Conn* c) noexcept nogil:
         into = a.in_buf + a.in_n          # keep() made room for the whole record
         room = a.in_capacity - a.in_n
         if room == 0:                     # it waits for its handshake and goes on talking
-            c.flags |= FLAG_PAUSED
-            conn_watch(w, c)
+            conn_pause(w, c)
             return
     n = w.poller.recv(w.poller, c.fd, into, room)
     if n <= 0:
@@ -110,7 +111,7 @@ cdef void keep(Core* w, Conn* c, const uint8_t* data, uint32_t n, uint32_t used)
         need = rest
     a = conn_active(w, c)
     if a == NULL or buffer_reserve(w, &a.in_buf, &a.in_capacity, 0, need) != 0:
-        doom_with(w, c, CODE_INTERNAL)
+        conn_doom(w, c, CODE_INTERNAL)
         return
     memcpy(a.in_buf, data + used, rest)
     a.in_n = rest
@@ -202,8 +203,7 @@ cdef void on_record(Core* w, Conn* c, uint8_t* data, uint32_t n) noexcept nogil:
         on_frame(w, c, &f)
         at += <uint32_t>used
     if c.flags & FLAG_WANT_WRITE and out_pending(c) > BACKED_UP_BYTES and not c.flags & FLAG_PAUSED:
-        c.flags |= FLAG_PAUSED
-        conn_watch(w, c)
+        conn_pause(w, c)
 
 
 cdef void session_kept(Core* w, Conn* c, const uint8_t* data, uint32_t n) noexcept nogil:
@@ -219,8 +219,7 @@ cdef void session_resume(Core* w, Conn* c) noexcept nogil:
         return
     if c.flags & FLAG_WANT_WRITE and out_pending(c) > BACKED_UP_BYTES:
         return
-    c.flags &= ~FLAG_PAUSED
-    conn_watch(w, c)
+    conn_read_on(w, c)
     if c.active != NULL and c.active.in_n:
         c.active.partial_since_ms = w.now_ms       # it was we who did not read
         consume_kept(w, c)
@@ -231,7 +230,7 @@ cdef void session_resume(Core* w, Conn* c) noexcept nogil:
 cdef void session_timer(Core* w, Conn* c) noexcept nogil:
     cdef uint64_t quiet_ms
     if c.state == CONN_CLOSING:
-        c.flags |= FLAG_EOF               # its close frame did not leave in time
+        conn_gone(c)               # its close frame did not leave in time
         mark_dirty(w, c)
         return
     if c.state == CONN_REGISTERING:

@@ -12,11 +12,11 @@ from wa._fastpath.base.bounds cimport TICKET_BYTES_MAX
 from wa._fastpath.base.sodium cimport (
     crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aead_xchacha20poly1305_ietf_encrypt, sodium_memzero,
 )
-from wa._fastpath.bus.route cimport owner_of
-from wa._fastpath.conn.conntable cimport directory_find
 from wa._fastpath.conn.output cimport out_frame
 from wa._fastpath.noise.noise cimport noise_read, noise_start_psk, noise_wipe
 from wa._fastpath.state.core cimport Conn, Core, Device, KEY_TAG_BYTES, Pending
+from wa._fastpath.state.directory cimport directory_find
+from wa._fastpath.state.route cimport owner_of
 from wa._fastpath.wire.frames cimport F_TICKET, Frame
 
 cdef enum:

@@ -264,7 +264,7 @@ ctypedef struct Core:
     uint64_t mail_seq             # last mailbox place given out
     # bus
     Bus* bus
-    uint16_t owners[SHARDS]       # worker of each shard: bus/route.pxd
+    uint16_t owners[SHARDS]       # worker of each shard: state/route.pxd
     int32_t listener
     uint8_t listener_full         # out of descriptors: not watched until the next tick
     # admission

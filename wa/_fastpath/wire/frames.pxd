@@ -3,7 +3,7 @@
 
 A parsed Frame is a view: `body` points into the caller's buffer and lives only as long as that.
 """
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 
 cdef enum:
     F_OPEN = 0x01                 # number = client version, extra = flags
