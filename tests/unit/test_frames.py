@@ -354,3 +354,27 @@ def test_the_codes_of_the_fast_path_are_those_of_everybody() -> None:
     numbers = {name: int(number) for name, number in re.findall(r"CODE_(\w+) = (\d+)", source)}
     assert len(numbers) > 20
     assert numbers == {name: Code[name].value for name in numbers}
+
+
+def twin_row(type_byte: int) -> tuple[int, list[str], int] | None:
+    """(base, fields, longest body) as the table of the twin has it; None for an unknown type."""
+    base = min(type_byte & 0xF0, 0x80) if type_byte >= 0x40 else type_byte
+    if base not in wire._LAYOUTS:
+        return None
+    forms = [form for _, form in wire._LAYOUTS[base].fields]
+    words = {wire._Form.VARINT: "varint", wire._Form.U8: "u8", wire._Form.U64: "u64"}
+    return base, [words.get(form, "bytes") for form in forms], max((f.value for f in forms if f not in words), default=0)
+
+
+def test_the_two_tables_are_one() -> None:
+    rows = fast.layout()
+    assert sum(row is not None for row in rows) == 18 + 64 + 128
+    for type_byte, row in enumerate(rows):
+        twin = twin_row(type_byte)
+        if row is None or twin is None:
+            assert row is twin, hex(type_byte)
+            continue
+        base, kind_bits, fields, body_min, body_max = row
+        assert (base, fields, body_max) == twin, hex(type_byte)
+        assert type_byte & ~kind_bits == base
+        assert body_min == (wire.PSK_BYTES + 1 if type_byte == 0x07 else 0)

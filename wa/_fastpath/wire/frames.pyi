@@ -1,6 +1,11 @@
 RawFrame = tuple[int, int, int, int, int, int, int, bytes]
 """(type, kind, code, address, id, number, extra, body); the meaning of each by type is in wire/frames.pxd."""
 
+Row = tuple[int, int, list[str], int, int]
+
+def layout() -> list[Row | None]:
+    """F_LAYOUT by type byte: None, or (base, kind bits, fields, shortest body, longest body), for tests."""
+
 def parse(data: bytes) -> list[RawFrame]:
     """All frames of one record's plaintext.  Raises RemoteError(FRAME_MALFORMED or UNKNOWN_FRAME)."""
 

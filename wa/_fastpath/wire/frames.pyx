@@ -2,44 +2,93 @@
 # HOT: every frame of every connection is read and written here, without Python and without allocation.
 """Frame codec: the plaintext of a transport record <-> frames.  The layout is docs/protocol.md, section 2.
 
-One reading of every frame: varints in their shortest form only, every field inside its range, every body inside its
-bound.  What frame_parse() accepts, frame_write() writes back byte for byte, and the other way round.
-`wa/wire/frames.py` is the twin in Python; the two agree on every input.
+Comes in: bytes that were opened and authenticated, or a Frame to be written.
+Must hold: one reading of every frame.  Varints stand in their shortest form, every field is inside its range, every
+body inside its bound.  What frame_parse() accepts, frame_write() writes back byte for byte, and the other way round.
+Is called: nothing.  Both walk the row of F_LAYOUT that belongs to the type byte; a new frame is a new row.
+
+`wa/wire/frames.py` is the twin in Python with the same table; the two agree on every input.
 """
 from libc.string cimport memcpy, memset
+from wa._fastpath.base.bounds cimport (
+    DELIVERY_WINDOW_MAX, ENVELOPE_BODY_BYTES_MAX, ERROR_TEXT_BYTES_MAX, REQUEST_BODY_BYTES_MAX, TICKET_BYTES_MAX,
+)
 
-from wa import limits
 from wa.errors import Code, LocalError, RemoteError
 
-cdef enum:
-    TYPE_FAMILY = 0xF0            # of SEND and DELIVER types; the low four bits are the kind
-    KIND_MASK = 0x0F
-    EXTENSION_MASK = 0x7F
-    LEVEL_MIN = F_ACCEPTED
-    LEVEL_MAX = F_REFUSED
-    # Copies of wa/limits.py, as constants for the C compiler; compared below.
-    ENVELOPE_BODY_BYTES = 65408
-    REQUEST_BODY_BYTES = 32768
-    ERROR_TEXT_BYTES = 1024
-    PSK_BYTES = 32
-    TICKET_BYTES = 255
-    ACK_RANGE = 64
+cdef extern from *:
+    """
+    #include <stdint.h>
+    /* Those of base/bounds.pxd, for the initialisers of the table; compared below. */
+    enum {
+        ENVELOPE_BODY_BYTES = 65408,
+        REQUEST_BODY_BYTES = 32768,
+        ERROR_TEXT_BYTES = 1024,
+        PSK_BYTES = 32,
+        TICKET_BYTES = 255,
+        ACK_RANGE = 64
+    };
+    /* One field: how it stands on the wire, then the member of Frame that holds it. */
+    enum { END, VARINT_NUMBER, VARINT_EXTRA, VARINT_CODE, U8_EXTRA, U64_ADDRESS, U64_ID, BYTES_BODY };
+    /* What the fields of one frame must be to each other, see rule_holds(). */
+    enum { NO_RULE, ONE_SEQ, SEQ_RANGE, RECEIPT };
 
-if (ENVELOPE_BODY_BYTES, REQUEST_BODY_BYTES, ERROR_TEXT_BYTES, TICKET_BYTES, ACK_RANGE) != (
-    limits.ENVELOPE_BODY_BYTES_MAX,
-    limits.REQUEST_BODY_BYTES_MAX,
-    limits.ERROR_TEXT_BYTES_MAX,
-    limits.TICKET_BYTES_MAX,
-    limits.DELIVERY_WINDOW_MAX,
-):
-    raise LocalError("wire/frames.pyx and limits.py differ: change its copies and build again")
+    typedef struct {
+        uint8_t base;                 /* F_ constant: the type byte without its kind bits */
+        uint8_t kind_bits;            /* of the type byte */
+        uint16_t rule;
+        uint8_t fields[8];            /* in wire order; zeros behind the last are END */
+        uint16_t body_min, body_max;  /* bytes, both included */
+    } FrameLayout;
+
+    /* The wire format.  A row for each type byte; what has none is unknown. */
+    static const FrameLayout F_LAYOUT[256] = {
+        /* type            base  kind  rule       fields                             body at least, at most */
+        [0x01]          = {0x01, 0x00, NO_RULE,   {VARINT_NUMBER, VARINT_EXTRA}},
+        [0x02]          = {0x02, 0x00, NO_RULE,   {VARINT_NUMBER}},
+        [0x03]          = {0x03, 0x00, NO_RULE,   {VARINT_NUMBER}},
+        [0x04]          = {0x04, 0x00, NO_RULE,   {VARINT_NUMBER, VARINT_EXTRA}},
+        [0x05]          = {0x05, 0x00, NO_RULE,   {VARINT_NUMBER, VARINT_EXTRA, U64_ADDRESS}},
+        [0x06]          = {0x06, 0x00, NO_RULE,   {VARINT_NUMBER, BYTES_BODY}, 0, ERROR_TEXT_BYTES},
+        [0x07]          = {0x07, 0x00, NO_RULE,   {VARINT_NUMBER, BYTES_BODY}, PSK_BYTES + 1, PSK_BYTES + TICKET_BYTES},
+        [0x10]          = {0x10, 0x00, NO_RULE,   {VARINT_NUMBER, VARINT_EXTRA, BYTES_BODY}, 0, REQUEST_BODY_BYTES},
+        [0x11]          = {0x11, 0x00, NO_RULE,   {VARINT_NUMBER, VARINT_EXTRA, BYTES_BODY}, 0, REQUEST_BODY_BYTES},
+        [0x12]          = {0x12, 0x00, NO_RULE,   {VARINT_NUMBER, BYTES_BODY}, 0, REQUEST_BODY_BYTES},
+        [0x20]          = {0x20, 0x00, NO_RULE,   {U64_ADDRESS, U64_ID}},
+        [0x21]          = {0x21, 0x00, NO_RULE,   {U64_ADDRESS, U64_ID}},
+        [0x22]          = {0x22, 0x00, NO_RULE,   {U64_ADDRESS, U64_ID}},
+        [0x23]          = {0x23, 0x00, NO_RULE,   {U64_ADDRESS, U64_ID, VARINT_NUMBER}},
+        [0x28]          = {0x28, 0x00, RECEIPT,   {VARINT_NUMBER, U8_EXTRA, U64_ADDRESS, U64_ID, VARINT_CODE}},
+        [0x30]          = {0x30, 0x00, ONE_SEQ,   {VARINT_NUMBER}},
+        [0x31]          = {0x31, 0x00, SEQ_RANGE, {VARINT_NUMBER, VARINT_EXTRA}},
+        [0x32]          = {0x32, 0x00, NO_RULE,   {U64_ADDRESS, U64_ID}},
+        [0x40 ... 0x4F] = {0x40, 0x0F, NO_RULE,   {U64_ADDRESS, U64_ID, BYTES_BODY}, 0, ENVELOPE_BODY_BYTES},
+        [0x50 ... 0x5F] = {0x50, 0x0F, NO_RULE,   {U64_ADDRESS, U64_ID, VARINT_EXTRA, BYTES_BODY},
+                           0, ENVELOPE_BODY_BYTES},
+        [0x60 ... 0x6F] = {0x60, 0x0F, NO_RULE,   {VARINT_NUMBER, U64_ADDRESS, U64_ID, BYTES_BODY},
+                           0, ENVELOPE_BODY_BYTES},
+        [0x70 ... 0x7F] = {0x70, 0x0F, NO_RULE,   {VARINT_NUMBER, U64_ADDRESS, U64_ID, VARINT_EXTRA, BYTES_BODY},
+                           0, ENVELOPE_BODY_BYTES},
+        [0x80 ... 0xFF] = {0x80, 0x7F, NO_RULE,   {BYTES_BODY}, 0, ENVELOPE_BODY_BYTES},
+    };
+    """
+    enum:
+        ENVELOPE_BODY_BYTES, REQUEST_BODY_BYTES, ERROR_TEXT_BYTES, PSK_BYTES, TICKET_BYTES, ACK_RANGE
+        END, VARINT_NUMBER, VARINT_EXTRA, VARINT_CODE, U8_EXTRA, U64_ADDRESS, U64_ID, BYTES_BODY
+        NO_RULE, ONE_SEQ, SEQ_RANGE, RECEIPT
+    ctypedef struct FrameLayout:
+        uint8_t base
+        uint8_t kind_bits
+        uint16_t rule
+        uint8_t[8] fields
+        uint16_t body_min, body_max
+    const FrameLayout[256] F_LAYOUT
+
+assert ENVELOPE_BODY_BYTES == ENVELOPE_BODY_BYTES_MAX and REQUEST_BODY_BYTES == REQUEST_BODY_BYTES_MAX
+assert ERROR_TEXT_BYTES == ERROR_TEXT_BYTES_MAX and TICKET_BYTES == TICKET_BYTES_MAX
+assert ACK_RANGE == DELIVERY_WINDOW_MAX
 
 RawFrame = tuple[int, int, int, int, int, int, int, bytes]   # the Python face of Frame, see parse()
-
-ctypedef struct Cursor:           # reads fields in order; after a failure it stays at the end and gives zeros
-    const uint8_t* at
-    const uint8_t* end
-    bint failed
 
 
 cdef int varint_put(uint8_t* out, uint64_t value) noexcept nogil:
@@ -70,242 +119,139 @@ cdef int varint_get(const uint8_t* p, const uint8_t* end, uint64_t* value) noexc
     return FRAME_MALFORMED
 
 
-cdef inline uint64_t take_varint(Cursor* c) noexcept nogil:
-    cdef uint64_t value = 0
-    cdef int n = varint_get(c.at, c.end, &value)
-    if n < 0:
-        c.failed = True
-        c.at = c.end
-        return 0
-    c.at += n
-    return value
+cdef inline bint rule_holds(int rule, const Frame* f) noexcept nogil:
+    if rule == SEQ_RANGE:         # 1..64 sequence numbers, the last of which is still a u64
+        return 1 <= f.extra <= ACK_RANGE and f.number + (f.extra - 1) >= f.number
+    if rule == RECEIPT:
+        return F_ACCEPTED <= f.extra <= F_REFUSED and (f.code == 0 or f.extra == F_REFUSED)
+    return True
 
 
-cdef inline uint64_t take_u64(Cursor* c) noexcept nogil:
-    cdef uint64_t value = 0
-    cdef int i
-    if c.end - c.at < 8:
-        c.failed = True
-        c.at = c.end
-        return 0
-    for i in range(8):
-        value = (value << 8) | c.at[i]
-    c.at += 8
-    return value
+cdef inline uint64_t load_u64(const uint8_t* p) noexcept nogil:
+    return (
+        <uint64_t>p[0] << 56 | <uint64_t>p[1] << 48 | <uint64_t>p[2] << 40 | <uint64_t>p[3] << 32
+        | <uint64_t>p[4] << 24 | <uint64_t>p[5] << 16 | <uint64_t>p[6] << 8 | p[7]
+    )
 
 
-cdef inline uint8_t take_u8(Cursor* c) noexcept nogil:
-    if c.at == c.end:
-        c.failed = True
-        return 0
-    c.at += 1
-    return (c.at - 1)[0]
+cdef inline const uint8_t* take_varint(const uint8_t* at, const uint8_t* end, uint64_t* value) noexcept nogil:
+    """Behind the varint, or NULL."""
+    cdef int n
+    if at != end and at[0] < 0x80:
+        value[0] = at[0]
+        return at + 1
+    n = varint_get(at, end, value)
+    return at + n if n > 0 else NULL
 
 
-cdef inline void take_body(Cursor* c, Frame* f, uint64_t max_bytes) noexcept nogil:
-    cdef uint64_t n = take_varint(c)
-    if n > max_bytes or n > <uint64_t>(c.end - c.at):
-        c.failed = True
-        return
-    f.body = c.at
-    f.body_n = <uint32_t>n
-    c.at += n
-
-
-cdef inline bint range_fits(uint64_t first, uint64_t count) noexcept nogil:
-    """1..64 sequence numbers, the last of which is still a u64."""
-    return 1 <= count <= ACK_RANGE and first + (count - 1) >= first
-
-
-cdef inline bint receipt_fits(uint64_t level, uint64_t code) noexcept nogil:
-    return LEVEL_MIN <= level <= LEVEL_MAX and code <= (0xFFFF if level == F_REFUSED else 0)
-
-
-cdef int parse_envelope(uint8_t type, Cursor* c, Frame* f) noexcept nogil:
-    f.type = type & TYPE_FAMILY
-    f.kind = type & KIND_MASK
-    if f.type >= F_DELIVER:
-        f.number = take_varint(c)
-    f.address = take_u64(c)
-    f.id = take_u64(c)
-    if f.type == F_SEND_TTL or f.type == F_DELIVER_QUEUED:
-        f.extra = take_varint(c)
-    take_body(c, f, ENVELOPE_BODY_BYTES)
-    return 0
-
-
-cdef int parse_receipt(uint8_t type, Cursor* c, Frame* f) noexcept nogil:
-    cdef uint64_t code
-    if type == F_STORED_RECEIPT:
-        f.number = take_varint(c)
-        f.extra = take_u8(c)
-    f.address = take_u64(c)
-    f.id = take_u64(c)
-    if type == F_REFUSED:
-        f.number = take_varint(c)
-    elif type == F_STORED_RECEIPT:
-        code = take_varint(c)
-        if not receipt_fits(f.extra, code):
-            return FRAME_MALFORMED
-        f.code = <uint16_t>code
-    return 0
-
-
-cdef int parse_control(uint8_t type, Cursor* c, Frame* f) noexcept nogil:
-    if type == F_PING or type == F_PONG:
-        f.number = take_varint(c)
-    elif type == F_ACK:
-        f.number = take_varint(c)
-        f.extra = 1
-    elif type == F_ACK_RANGE:
-        f.number = take_varint(c)
-        f.extra = take_varint(c)
-        if not range_fits(f.number, f.extra):
-            return FRAME_MALFORMED
-    elif type == F_OPEN or type == F_CLOSE:
-        f.number = take_varint(c)
-        f.extra = take_varint(c)
-    elif type == F_READY:
-        f.number = take_varint(c)
-        f.extra = take_varint(c)
-        f.address = take_u64(c)
-    elif type == F_REQUEST or type == F_RESPONSE:
-        f.number = take_varint(c)
-        f.extra = take_varint(c)
-        take_body(c, f, REQUEST_BODY_BYTES)
-    elif type == F_NOTICE:
-        f.number = take_varint(c)
-        take_body(c, f, REQUEST_BODY_BYTES)
-    elif type == F_ERROR:
-        f.number = take_varint(c)
-        take_body(c, f, ERROR_TEXT_BYTES)
-    elif type == F_TICKET:
-        f.number = take_varint(c)
-        take_body(c, f, PSK_BYTES + TICKET_BYTES)
-        if f.body_n <= PSK_BYTES:
-            return FRAME_MALFORMED
-    else:
-        return FRAME_UNKNOWN
-    return 0
+cdef inline const uint8_t* take_u64(const uint8_t* at, const uint8_t* end, uint64_t* value) noexcept nogil:
+    if end - at < 8:
+        return NULL
+    value[0] = load_u64(at)
+    return at + 8
 
 
 cdef int64_t frame_parse(const uint8_t* p, size_t n, Frame* out) noexcept nogil:
-    cdef Cursor c
-    cdef uint8_t type
-    cdef int status
+    cdef const FrameLayout* row
+    cdef const uint8_t* field
+    cdef const uint8_t* at = p + 1
+    cdef const uint8_t* end = p + n
+    cdef uint64_t value = 0
     memset(out, 0, sizeof(Frame))
     if n == 0:
         return FRAME_MALFORMED
-    type = p[0]
-    c.at = p + 1
-    c.end = p + n
-    c.failed = False
-    out.type = type
-    if type >= F_EXTENSION:
-        out.type = F_EXTENSION
-        out.kind = type & EXTENSION_MASK
-        take_body(&c, out, ENVELOPE_BODY_BYTES)
-        status = 0
-    elif type >= F_SEND:
-        status = parse_envelope(type, &c, out)
-    elif F_ACCEPTED <= type <= F_REFUSED or type == F_STORED_RECEIPT or type == F_MARK_READ:
-        status = parse_receipt(type, &c, out)
-    else:
-        status = parse_control(type, &c, out)
-    if status < 0:
-        return status
-    if c.failed:
-        return FRAME_MALFORMED
-    return c.at - p
+    row = &F_LAYOUT[p[0]]
+    if row.base == 0:
+        return FRAME_UNKNOWN
+    out.type = row.base
+    out.kind = p[0] & row.kind_bits
+    field = row.fields
+    while field[0] != END:
+        if field[0] == VARINT_NUMBER:
+            at = take_varint(at, end, &out.number)
+        elif field[0] == VARINT_EXTRA:
+            at = take_varint(at, end, &out.extra)
+        elif field[0] == U64_ADDRESS:
+            at = take_u64(at, end, &out.address)
+        elif field[0] == U64_ID:
+            at = take_u64(at, end, &out.id)
+        elif field[0] == U8_EXTRA:
+            if at == end:
+                return FRAME_MALFORMED
+            out.extra = at[0]
+            at += 1
+        elif field[0] == VARINT_CODE:
+            at = take_varint(at, end, &value)
+            if value > 0xFFFF:
+                return FRAME_MALFORMED
+            out.code = <uint16_t>value
+        else:
+            at = take_varint(at, end, &value)
+            if at == NULL or not row.body_min <= value <= row.body_max or value > <uint64_t>(end - at):
+                return FRAME_MALFORMED
+            out.body = at
+            out.body_n = <uint32_t>value
+            at += value
+        if at == NULL:
+            return FRAME_MALFORMED
+        field += 1
+    if row.rule != NO_RULE:
+        if row.rule == ONE_SEQ:
+            out.extra = 1
+        elif not rule_holds(row.rule, out):
+            return FRAME_MALFORMED
+    return at - p
 
 
 cdef inline uint8_t* put_u64(uint8_t* out, uint64_t value) noexcept nogil:
-    cdef int i
-    for i in range(8):
-        out[i] = <uint8_t>(value >> (56 - 8 * i))
+    out[0] = <uint8_t>(value >> 56)
+    out[1] = <uint8_t>(value >> 48)
+    out[2] = <uint8_t>(value >> 40)
+    out[3] = <uint8_t>(value >> 32)
+    out[4] = <uint8_t>(value >> 24)
+    out[5] = <uint8_t>(value >> 16)
+    out[6] = <uint8_t>(value >> 8)
+    out[7] = <uint8_t>value
     return out + 8
 
 
 cdef inline uint8_t* put_varint(uint8_t* out, uint64_t value) noexcept nogil:
+    if value < 0x80:
+        out[0] = <uint8_t>value
+        return out + 1
     return out + varint_put(out, value)
 
 
-cdef uint8_t* put_envelope(uint8_t* out, const Frame* f) noexcept nogil:
-    if f.type >= F_DELIVER:
-        out = put_varint(out, f.number)
-    out = put_u64(out, f.address)
-    out = put_u64(out, f.id)
-    if f.type == F_SEND_TTL or f.type == F_DELIVER_QUEUED:
-        out = put_varint(out, f.extra)
-    return put_varint(out, f.body_n)
-
-
-cdef uint8_t* put_receipt(uint8_t* out, const Frame* f) noexcept nogil:
-    if f.type == F_STORED_RECEIPT:
-        out = put_varint(out, f.number)
-        out[0] = <uint8_t>f.extra
-        out += 1
-    out = put_u64(out, f.address)
-    out = put_u64(out, f.id)
-    if f.type == F_REFUSED:
-        out = put_varint(out, f.number)
-    elif f.type == F_STORED_RECEIPT:
-        out = put_varint(out, f.code)
-    return out
-
-
-cdef uint8_t* put_control(uint8_t* out, const Frame* f) noexcept nogil:
-    out = put_varint(out, f.number)
-    if (f.type != F_PING and f.type != F_PONG and f.type != F_ACK and f.type != F_NOTICE and f.type != F_ERROR
-            and f.type != F_TICKET):
-        out = put_varint(out, f.extra)
-    if f.type == F_READY:
-        out = put_u64(out, f.address)
-    if F_REQUEST <= f.type <= F_NOTICE or f.type == F_ERROR or f.type == F_TICKET:
-        out = put_varint(out, f.body_n)
-    return out
-
-
-cdef int check_writable(const Frame* f) noexcept nogil:
-    """0 if frame_parse() would accept what is written for f, else its error."""
-    cdef uint8_t t = f.type
-    if t == F_SEND or t == F_SEND_TTL or t == F_DELIVER or t == F_DELIVER_QUEUED:
-        return 0 if f.kind <= KIND_MASK and f.body_n <= ENVELOPE_BODY_BYTES else FRAME_MALFORMED
-    if t == F_EXTENSION:
-        return 0 if f.kind <= EXTENSION_MASK and f.body_n <= ENVELOPE_BODY_BYTES else FRAME_MALFORMED
-    if t == F_REQUEST or t == F_RESPONSE or t == F_NOTICE:
-        return 0 if f.body_n <= REQUEST_BODY_BYTES else FRAME_MALFORMED
-    if t == F_ERROR:
-        return 0 if f.body_n <= ERROR_TEXT_BYTES else FRAME_MALFORMED
-    if t == F_TICKET:
-        return 0 if PSK_BYTES < f.body_n <= PSK_BYTES + TICKET_BYTES else FRAME_MALFORMED
-    if f.body_n != 0:             # the others carry none
-        return FRAME_MALFORMED
-    if t == F_ACK_RANGE:
-        return 0 if range_fits(f.number, f.extra) else FRAME_MALFORMED
-    if t == F_STORED_RECEIPT:
-        return 0 if receipt_fits(f.extra, f.code) else FRAME_MALFORMED
-    if F_OPEN <= t <= F_READY or F_ACCEPTED <= t <= F_REFUSED or t == F_ACK or t == F_MARK_READ:
-        return 0
-    return FRAME_UNKNOWN
-
-
 cdef int64_t frame_write_header(uint8_t* out, size_t cap, const Frame* f) noexcept nogil:
+    cdef const FrameLayout* row = &F_LAYOUT[f.type]
+    cdef const uint8_t* field = row.fields
     cdef uint8_t scratch[FRAME_HEADER_BYTES_MAX]
     cdef uint8_t* start = out if cap >= FRAME_HEADER_BYTES_MAX else scratch
-    cdef uint8_t* at
-    cdef int status = check_writable(f)
-    if status < 0:
-        return status
-    start[0] = f.type | f.kind if f.type >= F_SEND else f.type
-    if f.type == F_EXTENSION:
-        at = put_varint(start + 1, f.body_n)
-    elif f.type >= F_SEND:
-        at = put_envelope(start + 1, f)
-    elif F_ACCEPTED <= f.type <= F_STORED_RECEIPT or f.type == F_MARK_READ:
-        at = put_receipt(start + 1, f)
-    else:
-        at = put_control(start + 1, f)
+    cdef uint8_t* at = start + 1
+    if row.base != f.type or field[0] == END:
+        return FRAME_MALFORMED if f.body_n else FRAME_UNKNOWN
+    if not row.body_min <= f.body_n <= row.body_max or (row.kind_bits and f.kind > row.kind_bits):
+        return FRAME_MALFORMED
+    if row.rule != NO_RULE and not rule_holds(row.rule, f):
+        return FRAME_MALFORMED
+    start[0] = f.type | (f.kind & row.kind_bits)
+    while field[0] != END:
+        if field[0] == VARINT_NUMBER:
+            at = put_varint(at, f.number)
+        elif field[0] == VARINT_EXTRA:
+            at = put_varint(at, f.extra)
+        elif field[0] == U64_ADDRESS:
+            at = put_u64(at, f.address)
+        elif field[0] == U64_ID:
+            at = put_u64(at, f.id)
+        elif field[0] == U8_EXTRA:
+            at[0] = <uint8_t>f.extra
+            at += 1
+        elif field[0] == VARINT_CODE:
+            at = put_varint(at, f.code)
+        else:
+            at = put_varint(at, f.body_n)
+        field += 1
     if start != out:
         if <size_t>(at - start) > cap:
             return FRAME_SPACE
@@ -324,10 +270,22 @@ cdef int64_t frame_write(uint8_t* out, size_t cap, const Frame* f) noexcept nogi
     return n + f.body_n
 
 
+def layout() -> list:
+    """F_LAYOUT by type byte: None, or (base, kind bits, fields, shortest body, longest body), for tests."""
+    names = {VARINT_NUMBER: "varint", VARINT_EXTRA: "varint", VARINT_CODE: "varint", U8_EXTRA: "u8", U64_ADDRESS: "u64",
+             U64_ID: "u64", BYTES_BODY: "bytes"}
+    rows = []
+    for type in range(256):
+        row = F_LAYOUT[type]
+        fields = [names[field] for field in row.fields if field != END]
+        rows.append((row.base, row.kind_bits, fields, row.body_min, row.body_max) if row.base else None)
+    return rows
+
+
 def parse(data: bytes) -> list:
     """All frames of one record's plaintext, as (type, kind, code, address, id, number, extra, body).
 
-    The meaning of each field by type is in wire/frames.pxd.  Raises RemoteError(FRAME_MALFORMED or UNKNOWN_FRAME).
+    The meaning of each field by type is in frames.pxd.  Raises RemoteError(FRAME_MALFORMED or UNKNOWN_FRAME).
     """
     cdef const uint8_t* p = data
     cdef size_t left = len(data)
