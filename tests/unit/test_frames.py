@@ -363,7 +363,8 @@ def twin_row(type_byte: int) -> tuple[int, list[str], int] | None:
         return None
     forms = [form for _, form in wire._LAYOUTS[base].fields]
     words = {wire._Form.VARINT: "varint", wire._Form.U8: "u8", wire._Form.U64: "u64"}
-    return base, [words.get(form, "bytes") for form in forms], max((f.value for f in forms if f not in words), default=0)
+    longest = max((form.value for form in forms if form not in words), default=0)
+    return base, [words.get(form, "bytes") for form in forms], longest
 
 
 def test_the_two_tables_are_one() -> None:

@@ -2,11 +2,10 @@
 # HOT: every envelope and receipt that crosses workers.
 """What the bus brings; see loop/arrivals.pxd and bus/messages.pxd."""
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from wa._fastpath.bus.contract cimport BusReceiver
 from wa._fastpath.bus.messages cimport (
-    BUS_COLD, BUS_ENVELOPE, BUS_HANDOVER, BUS_RECEIPT, BUS_REPORT, BUS_REPORT_KEPT, BusEnvelope, BusHandover,
-    BusReceipt,
+    BUS_COLD, BUS_ENVELOPE, BUS_HANDOVER, BUS_RECEIPT, BUS_REPORT, BUS_REPORT_KEPT, BusEnvelope, BusReceipt,
 )
 from wa._fastpath.conn.conntable cimport conn_at
 from wa._fastpath.conn.lists cimport queue_resume
@@ -76,12 +75,9 @@ cdef int on_report(Core* w, uint8_t what, const uint8_t* p, uint32_t n) noexcept
 
 
 cdef int on_handover(Core* w, const uint8_t* p, uint32_t n, int32_t fd) noexcept nogil:
-    cdef BusHandover h
-    if n < sizeof(BusHandover) or fd < 0:
+    if fd < 0:
         return -1
-    memcpy(&h, p, sizeof(BusHandover))
-    handshake_adopted(w, &h, p + sizeof(BusHandover), n - <uint32_t>sizeof(BusHandover), fd)
-    memset(&h, 0, sizeof(BusHandover))
+    handshake_adopted(w, p, n, fd)
     return 0
 
 

@@ -4,7 +4,6 @@
 No record of it has an effect on a device: that begins with the first transport record (`go_live`).
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
-from wa._fastpath.bus.messages cimport BusHandover
 from wa._fastpath.state.core cimport Conn, Core
 
 cdef enum:
@@ -21,7 +20,7 @@ cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, cons
 cdef bint handshake_answer(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept nogil
 # The second half of IK, when `answer_due`: with the first it is five curve multiplications, too long for one turn.  As above.
 
-cdef void handshake_adopted(Core* w, const BusHandover* h, const uint8_t* rest, uint32_t n, int32_t fd) noexcept nogil
+cdef void handshake_adopted(Core* w, const uint8_t* p, uint32_t n, int32_t fd) noexcept nogil
 # From another worker, which is not the owner of its device; we are.
 
 cdef int handshake_admit(Core* w, Conn* c, uint64_t address) noexcept nogil

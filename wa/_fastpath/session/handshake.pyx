@@ -2,7 +2,7 @@
 # HOT for logins: a reconnect storm runs through here.
 """From the hello to an authenticated connection at its owner; see session/handshake.pxd and docs/protocol.md, section 1."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 from wa._fastpath.base.bounds cimport HELLO_BYTES
 from wa._fastpath.base.codes cimport (
     CODE_BUSY, CODE_HANDSHAKE_FAILED, CODE_INTERNAL, CODE_PATTERN_UNSUPPORTED, CODE_PROTOCOL_ERROR,
@@ -10,7 +10,7 @@ from wa._fastpath.base.codes cimport (
 )
 from wa._fastpath.base.sodium cimport sodium_memzero
 from wa._fastpath.base.timers cimport timer_set
-from wa._fastpath.bus.messages cimport BUS_HANDOVER, BusHandover
+from wa._fastpath.bus.messages cimport BUS_HANDOVER
 from wa._fastpath.conn.flags cimport conn_doom, conn_gone, conn_pause
 from wa._fastpath.conn.lists cimport mark_dirty
 from wa._fastpath.conn.output cimport buffer_reserve, conn_active, conn_flush, out_pending, out_raw
@@ -19,6 +19,7 @@ from wa._fastpath.noise.noise cimport (
     noise_suite_available, noise_write, NOISE_XX,
 )
 from wa._fastpath.session.binding cimport key_is_bound
+from wa._fastpath.session.form cimport ConnForm, form_apply, FORM_FIXED_BYTES_MAX, form_of, form_read, form_write
 from wa._fastpath.session.lifecycle cimport admission, begin_close, busy_slot_ms, conn_adopt, go_live
 from wa._fastpath.session.records cimport be32, session_kept, session_resume
 from wa._fastpath.session.ticket cimport TICKET_ELSEWHERE, ticket_first, TICKET_GOOD, TICKET_MALFORMED, TICKET_REFUSED
@@ -207,7 +208,10 @@ cdef bint login_payload_ok(Conn* c, const uint8_t* payload) noexcept nogil:
 
 cdef void hand_over(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
     cdef uint32_t owner = owner_of(w, c.address)
-    cdef BusHandover h
+    cdef ConnForm form
+    cdef uint8_t head[FORM_FIXED_BYTES_MAX]
+    cdef uint32_t head_n
+    cdef int sent
     if owner == w.worker:
         claim(w, c, rest, rest_n)
         return
@@ -215,23 +219,18 @@ cdef void hand_over(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noex
     flush_handshake(w, c)
     if c.flags & FLAG_EOF:
         return
-    memset(&h, 0, sizeof(BusHandover))
-    h.noise = c.noise
-    h.address = c.address
-    h.suite = c.suite
-    h.intent = c.pending.intent
-    h.has_ticket = c.state == CONN_HANDSHAKE
-    memcpy(h.hello, c.pending.hello, HELLO_BYTES)
-    h.peer = c.pending.peer
-    h.started_age_ms = w.now_ms - c.pending.started_ms
-    memcpy(h.static_key, c.pending.static_key, 32)
+    form_of(w, c, &form)
+    form.input_n = rest_n
+    head_n = form_write(&form, head)
+    sodium_memzero(&form, sizeof(ConnForm))
     w.poller.unwatch(w.poller, c.fd)
-    if w.bus.send(w.bus, owner, BUS_HANDOVER, &h, sizeof(h), rest, rest_n, c.fd) != 0:
+    sent = w.bus.send(w.bus, owner, BUS_HANDOVER, head, head_n, rest, rest_n, c.fd)
+    sodium_memzero(head, sizeof(head))
+    if sent != 0:
         w.poller.watch(w.poller, c.fd, 0, <uint64_t>c.generation << 32 | c.index)
         begin_close(w, c, CODE_BUSY, 500)
         return
     w.stats.hand_overs_out += 1
-    memset(&h, 0, sizeof(BusHandover))
     c.fd = -1
     conn_gone(c)
     w.conns.half_open_n -= 1
@@ -271,32 +270,37 @@ cdef void claim(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept
         conn_doom(w, c, CODE_INTERNAL)
 
 
-cdef void handshake_adopted(Core* w, const BusHandover* h, const uint8_t* rest, uint32_t n, int32_t fd) noexcept nogil:
+cdef void handshake_adopted(Core* w, const uint8_t* p, uint32_t n, int32_t fd) noexcept nogil:
+    cdef ConnForm form
+    cdef int status = form_read(p, n, &form)
+    if status != 0 or form.state != CONN_HANDSHAKE and form.state != CONN_CLAIMED:
+        w.stats.hand_overs_refused += 1
+        w.poller.close(w.poller, fd)
+    else:
+        adopt(w, &form, fd)
+    sodium_memzero(&form, sizeof(ConnForm))
+
+
+cdef void adopt(Core* w, const ConnForm* form, int32_t fd) noexcept nogil:
     cdef Conn* c = conn_adopt(w, fd)
     if c == NULL:
         w.poller.close(w.poller, fd)
         return
     w.stats.hand_overs_in += 1
-    c.noise = h.noise
-    c.address = h.address
-    c.suite = h.suite
-    c.pending.intent = h.intent
-    c.pending.peer = h.peer
-    c.pending.started_ms = w.now_ms - h.started_age_ms
-    memcpy(c.pending.static_key, h.static_key, 32)
-    if not h.has_ticket:
+    form_apply(w, form, c)
+    if form.state == CONN_CLAIMED:
         if recognised(w, c):
-            session_kept(w, c, rest, n)
+            session_kept(w, c, form.input, form.input_n)
         else:
-            claim(w, c, rest, n)
+            claim(w, c, form.input, form.input_n)
         return
-    memcpy(c.pending.hello, h.hello, HELLO_BYTES)
+    # It shows a ticket and has not been answered: the input begins with the record of it.
     c.state = CONN_HANDSHAKE
     if w.conns.half_open_n > w.bounds.half_open:
         w.stats.sheds += 1
         begin_close(w, c, CODE_BUSY, busy_slot_ms(w))
         return
-    session_kept(w, c, rest, n)
+    session_kept(w, c, form.input, form.input_n)
 
 
 cdef int handshake_admit(Core* w, Conn* c, uint64_t address) noexcept nogil:

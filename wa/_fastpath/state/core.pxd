@@ -215,7 +215,7 @@ ctypedef struct Bounds:
     uint64_t retention_s[KINDS_N]
 
 ctypedef struct Stats:
-    uint64_t accepts, sheds, handshakes, handshake_failures, logins, hand_overs_out, hand_overs_in
+    uint64_t accepts, sheds, handshakes, handshake_failures, logins, hand_overs_out, hand_overs_in, hand_overs_refused
     uint64_t resumptions, tickets_refused
     uint64_t records_in, records_out, frames_in, bytes_in, bytes_out, decrypt_failures, protocol_errors
     uint64_t envelopes_in, delivered_live, delivered_queued, stored, linger_commits, acknowledged, duplicates

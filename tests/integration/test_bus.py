@@ -1,0 +1,140 @@
+"""The bus over Unix sockets, spoken to by something that is no worker of ours."""
+
+import array
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.integration.rig import Rig, running, until
+from wa._fastpath.session import form
+from wa.routing.shards import worker_of, worker_of_number
+from wa.wire.frames import Ack, Deliver, Delivered, Send
+
+ALICE = 15551230001
+BOB = next(n for n in range(ALICE + 1, ALICE + 99) if worker_of_number(n, 2) == 1)
+A, B = ALICE << 8 | 1, BOB << 8 | 1
+HELLO, ENVELOPE, RECEIPT, HANDOVER = 1, 2, 3, 4
+MAGIC, LAYOUT = 0x77610002, 48 | 32 << 8
+CLAIMED = {
+    "state": "claimed", "suite": 1, "seq_next": 1, "requests_open": 0, "asked": 0, "outstanding": 0, "address": A + 1,
+    "heard_age_s": 0, "send_key": bytes(32), "recv_key": bytes(32), "send_nonce": 0, "recv_nonce": 0, "intent": 0,
+    "hello": bytes(8), "static_key": bytes(32), "family": 0, "peer": bytes(16), "port": 0, "started_age_ms": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path, 2)
+    for number in (ALICE, BOB):
+        rig.add_device(number)
+    assert worker_of(A, 2) == 0 != worker_of(B, 2)
+    with running(rig):
+        yield rig
+
+
+class Stream:
+    """A stream to worker 0, as worker 1 opens it."""
+
+    def __init__(
+        self, rig: Rig, *, magic: int = MAGIC, worker: int = 1, workers: int = 2, layout: int = LAYOUT
+    ) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(10)
+        self.sock.connect(str(rig.path / "bus-0.sock"))
+        self.send(HELLO, struct.pack("=4I", magic, worker, workers, layout))
+
+    def send(self, what: int, body: bytes, fd: int | None = None) -> None:
+        head = struct.pack("=IBBxx", len(body), what, fd is not None)
+        fds = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        self.sock.sendmsg([head + body], fds)
+
+    def is_hung_up_on(self) -> bool:
+        try:
+            return self.sock.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+@pytest.fixture
+def sockets() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def stream_to(rig: Rig, sockets: ExitStack, **other: int) -> Stream:
+    stream = Stream(rig, **other)
+    sockets.enter_context(stream.sock)
+    return stream
+
+
+def pair(sockets: ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = map(sockets.enter_context, socket.socketpair())
+    ours.settimeout(10)
+    return ours, theirs
+
+
+def chat(rig: Rig) -> None:
+    """The bus carries messages both ways."""
+    alice, bob = rig.phone(A), rig.phone(B)
+    alice.send(Send(1, B, 7, b"hello"))
+    assert bob.expect(Deliver).body == b"hello"
+    bob.send(Ack(1))
+    assert alice.expect(Delivered) == Delivered(B, 7)
+    alice.close()
+    bob.close()
+
+
+@pytest.mark.parametrize(
+    "other", [{"magic": 0x77610001}, {"worker": 2}, {"workers": 3}, {"layout": LAYOUT + 1}, {"layout": 0}]
+)
+def test_a_worker_of_another_build_is_hung_up_on(rig: Rig, sockets: ExitStack, other: dict[str, int]) -> None:
+    assert stream_to(rig, sockets, **other).is_hung_up_on()
+    chat(rig)
+
+
+@pytest.mark.parametrize(
+    ("what", "body"), [(HELLO, bytes(16)), (99, b""), (RECEIPT, bytes(31)), (ENVELOPE, bytes(49)), (HANDOVER, b"")]
+)
+def test_what_no_worker_sends_ends_the_stream_alone(rig: Rig, sockets: ExitStack, what: int, body: bytes) -> None:
+    stream = stream_to(rig, sockets)
+    stream.send(what, body)
+    assert stream.is_hung_up_on()
+    chat(rig)
+
+
+def test_a_descriptor_that_nothing_asks_for_is_closed(rig: Rig, sockets: ExitStack) -> None:
+    ours, theirs = pair(sockets)
+    stream = stream_to(rig, sockets)
+    stream.send(RECEIPT, bytes(32), theirs.fileno())
+    theirs.close()
+    assert ours.recv(1) == b""
+    assert stream.is_hung_up_on()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"junk",
+        form.write(CLAIMED)[:-1],
+        form.write({**CLAIMED, "state": "registering"}),
+        form.write({**CLAIMED, "state": "live"}),
+    ],
+)
+def test_a_form_that_is_refused_costs_one_connection(rig: Rig, sockets: ExitStack, data: bytes) -> None:
+    ours, theirs = pair(sockets)
+    stream = stream_to(rig, sockets)
+    stream.send(HANDOVER, data, theirs.fileno())
+    theirs.close()
+    assert ours.recv(1) == b""
+    until(lambda: rig.stat("hand_overs_refused") == 1)
+    # The stream goes on: the next one on it is taken, and then waits for the registry's word.
+    before = rig.stat("hand_overs_in")
+    _, other = pair(sockets)
+    stream.send(HANDOVER, form.write(CLAIMED), other.fileno())
+    until(lambda: rig.stat("hand_overs_in") == before + 1)
+    chat(rig)
