@@ -39,7 +39,8 @@ cdef void mix_hash(uint8_t* h, const uint8_t* data, size_t n) noexcept nogil:
     crypto_hash_sha256_final(&s, h)
 
 
-cdef void hmac(const crypto_auth_hmacsha256_state* keyed, uint8_t* out, const uint8_t* a, size_t n, uint8_t b) noexcept nogil:
+cdef void hmac(const crypto_auth_hmacsha256_state* keyed, uint8_t* out, const uint8_t* a, size_t n,
+               uint8_t b) noexcept nogil:
     cdef crypto_auth_hmacsha256_state s = keyed[0]
     crypto_auth_hmacsha256_update(&s, a, n)
     if b:
@@ -66,7 +67,8 @@ cdef int mix_dh(uint8_t* ck, uint8_t* k, const uint8_t* private, const uint8_t* 
     return 0
 
 
-cdef int tag(int suite, bint sealing, uint8_t* text, size_t n, const uint8_t* h, const uint8_t* k, uint8_t nonce) noexcept nogil:
+cdef int tag(int suite, bint sealing, uint8_t* text, size_t n, const uint8_t* h, const uint8_t* k,
+             uint8_t nonce) noexcept nogil:
     """In place: seals n bytes of text, or opens n bytes and their tag."""
     cdef uint8_t[12] counter
     memset(counter, 0, 12)

@@ -54,7 +54,8 @@ cdef class Fleet:
     cdef uint32_t senders_n
 
     def __cinit__(
-        self, *, int port, int suite, bytes server_public, bytes keys, sent, heard, int body_bytes=100, bint tickets=False
+        self, *, int port, int suite, bytes server_public, bytes keys, sent, heard, int body_bytes=100,
+        bint tickets=False
     ):
         cdef uint32_t i
         if sodium_init() < 0:

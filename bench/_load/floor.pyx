@@ -184,7 +184,8 @@ cdef void flush(Relay* r, FConn* c) noexcept nogil:
         send_record(r, c, r.record, seal(c, c.out, n, r.record))
 
 
-cdef void put(Relay* r, FConn* c, const uint8_t* head, uint32_t head_n, const uint8_t* body, uint32_t body_n) noexcept nogil:
+cdef void put(Relay* r, FConn* c, const uint8_t* head, uint32_t head_n, const uint8_t* body,
+              uint32_t body_n) noexcept nogil:
     cdef uint8_t* at = room(r, c, head_n + body_n + 20)
     cdef uint8_t* plain = <uint8_t*>r.record if r.each else at
     memcpy(plain, head, head_n)

@@ -92,8 +92,8 @@ def seal_and_open(suite: int, bytes_n: int, rounds: int) -> None:
 cdef class Logins:
     """The server's side of a login handshake, again and again on one first message: IK, or a ticket and NNpsk0.
 
-    What is timed is what a server does: the ticket is opened and a new one sealed, keys are set up, the message is read,
-    the answer written, the transport made.  Random bytes are fixed: drawing them costs both the same.
+    What is timed is what a server does: the ticket is opened and a new one sealed, keys are set up, the message is
+    read, the answer written, the transport made.  Random bytes are fixed: drawing them costs both the same.
     """
     cdef uint8_t[32] s_priv, s_pub, e_priv, psk, ticket_key
     cdef uint8_t[8] hello
@@ -134,7 +134,8 @@ cdef class Logins:
     cdef void seal(self) noexcept nogil:
         cdef uint8_t[64] grant
         memset(grant, 6, 64)
-        crypto_aead_xchacha20poly1305_ietf_encrypt(self.ticket, NULL, grant, 64, NULL, 0, NULL, self.nonce, self.ticket_key)
+        crypto_aead_xchacha20poly1305_ietf_encrypt(self.ticket, NULL, grant, 64, NULL, 0, NULL, self.nonce,
+                                                   self.ticket_key)
 
     cdef int once(self) noexcept nogil:
         cdef NoiseHandshake server

@@ -3,8 +3,8 @@
 """X25519 that remembers: a simulation meets the same few hundred key pairs in every seed.
 
 Importing this module with its symbols global, before `noise` and `curve` are loaded, puts a `crypto_scalarmult` and
-both multiplications of a base point in front of libsodium's.  They are pure functions, so a remembered result is the computed one;
-the code that calls them runs as it is.  `sim/__init__.py` does the import.
+both multiplications of a base point in front of libsodium's.  They are pure functions, so a remembered result is the
+computed one; the code that calls them runs as it is.  `sim/__init__.py` does the import.
 """
 from libc.stdint cimport uint64_t
 

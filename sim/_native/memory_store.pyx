@@ -421,7 +421,8 @@ cdef int read_rows(MemoryMailStore store, uint64_t recipient, uint8_t priority, 
     return n
 
 
-cdef int memory_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, MailRow* out, int out_max) noexcept nogil:
+cdef int memory_read_victims(MailStore* m, uint64_t recipient, uint32_t now_s, MailRow* out,
+                             int out_max) noexcept nogil:
     cdef int n = 0
     with gil:
         store = <MemoryMailStore>m.state

@@ -104,9 +104,9 @@ cdef void end_vanish(Net* n, End* e) noexcept nogil                             
 cdef int64_t end_send(Net* n, End* e, const uint8_t* buf, size_t len) noexcept nogil
 cdef int64_t end_recv(Net* n, End* e, uint8_t* buf, size_t len) noexcept nogil
 cdef int end_carry(Net* n, End* e, End* what) noexcept nogil                          # beside the next byte sent
-cdef End* end_carried(Net* n, End* e) noexcept nogil                                  # beside bytes already read, or NULL
+cdef End* end_carried(Net* n, End* e) noexcept nogil  # beside bytes already read, or NULL
 cdef uint32_t end_ready(Net* n, End* e) noexcept nogil                                # READABLE | WRITABLE | HANGUP
-cdef uint64_t end_next_ns(Net* n, End* e) noexcept nogil                              # when end_ready may change by itself
+cdef uint64_t end_next_ns(Net* n, End* e) noexcept nogil  # when end_ready may change by itself
 
 
 cdef class SimNet:

@@ -1,6 +1,7 @@
 # cython: language_level=3
 # COLD: simulations only; written to be read, with one allocation per connection.
-"""The simulated network; see sim/_native/net.pxd.  Its Python face, `SimNet`, is what the clients of a simulation use."""
+"""The simulated network; see sim/_native/net.pxd.  Its Python face, `SimNet`, is what the clients of a simulation use.
+"""
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, ECONNRESET, EPIPE
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
@@ -289,7 +290,8 @@ cdef int64_t end_send(Net* n, End* e, const uint8_t* buf, size_t len) noexcept n
 
 
 cdef size_t scm_boundary(Net* n, Pipe* p, size_t len) noexcept nogil:
-    """How far one call reads: up to the next bytes that carry descriptors, or through them but not to the ones after."""
+    """How far one call reads: up to the next bytes that carry descriptors, or through them but not to the ones after.
+    """
     cdef uint32_t i
     cdef uint64_t edge = 0
     cdef bint through = net_below(n, 2)

@@ -90,7 +90,8 @@ cdef void release(SimState* s) noexcept nogil:
 # --- the table ---------------------------------------------------------------------------------------------
 
 cdef int sim_wait(Poller* p, PollEvent* out, int out_max, int timeout_ms) noexcept nogil:
-    """Does not wait by itself: the scheduler outside has moved the clock, or moves it now, when a loop that stops waits."""
+    """Does not wait by itself: the scheduler outside has moved the clock, or moves it now, when a loop that stops
+    waits."""
     cdef SimState* s = <SimState*>p.state
     cdef uint32_t i, k, mask
     cdef int count = 0

@@ -3,8 +3,8 @@
 """The simulated disk of one worker: a MemoryMailStore whose commits take virtual time, and the negative controls.
 
 It stands between the loop and the reference store.  Submitting asks the agenda for a wake when the disk is done; the
-scheduler then calls step().  Each control makes the store break one promise on purpose, so that a checker which does not
-notice is itself found out.
+scheduler then calls step().  Each control makes the store break one promise on purpose, so that a checker which does
+not notice is itself found out.
 """
 cimport cython
 from libc.errno cimport EIO

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-FILE_LINES_MAX = 500
+FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 LINE_COLUMNS_MAX = 120  # of documents and Cython; ruff has the same for Python
 LAYOUT = (tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING)

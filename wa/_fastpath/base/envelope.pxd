@@ -1,7 +1,8 @@
 # cython: language_level=3
 """An envelope as the server knows it, wherever it is: on the bus, in custody, in a batch, read back from a mailbox.
 
-It is copied by assignment, never field by field.  Its body travels beside it: behind it in a batch, at a pointer elsewhere.
+It is copied by assignment, never field by field.  Its body travels beside it: behind it in a batch, at a pointer
+elsewhere.
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 

@@ -7,7 +7,8 @@ cdef extern from "sodium.h" nogil:
     int sodium_init()
     void sodium_memzero(void* p, size_t n)
     int sodium_memcmp(const void* a, const void* b, size_t n)
-    int crypto_generichash(uint8_t* out, size_t out_n, const uint8_t* p, unsigned long long n, const uint8_t* key, size_t key_n)
+    int crypto_generichash(uint8_t* out, size_t out_n, const uint8_t* p, unsigned long long n, const uint8_t* key,
+                           size_t key_n)
     int crypto_scalarmult(uint8_t* q, const uint8_t* n, const uint8_t* p)
     int crypto_scalarmult_base(uint8_t* q, const uint8_t* n)
     int crypto_scalarmult_ed25519_base(uint8_t* q, const uint8_t* n)

@@ -27,5 +27,5 @@ ctypedef struct TimerWheel:       # 17 KiB; must not move once initialised (list
 cdef void wheel_init(TimerWheel* w, uint64_t now_ms) noexcept nogil
 cdef void timer_set(TimerWheel* w, Timer* t, uint64_t deadline_ms) noexcept nogil    # also moves a set one
 cdef void timer_cancel(TimerWheel* w, Timer* t) noexcept nogil                        # no-op when not set
-cdef Timer* wheel_pop(TimerWheel* w, uint64_t now_ms) noexcept nogil                  # one due timer, now unset; or NULL
+cdef Timer* wheel_pop(TimerWheel* w, uint64_t now_ms) noexcept nogil  # one due timer, now unset; or NULL
 cdef int wheel_wait_ms(TimerWheel* w, uint64_t now_ms) noexcept nogil                 # bound for poll; -1 when empty

@@ -165,7 +165,8 @@ cdef Timer* wheel_pop(TimerWheel* w, uint64_t now_ms) noexcept nogil:
 
 
 cdef int wheel_wait_ms(TimerWheel* w, uint64_t now_ms) noexcept nogil:
-    """0 when a timer is due.  Else never past the next deadline by a tick; it may be sooner, when slots must be opened."""
+    """0 when a timer is due.  Else never past the next deadline by a tick; it may be sooner, when slots must be opened.
+    """
     cdef int level
     cdef uint64_t start, tick = now_ms >> TICK_BITS
     if w.due.next != &w.due:

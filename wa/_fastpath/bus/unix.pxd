@@ -1,8 +1,8 @@
 # cython: language_level=3
 """The bus over Unix sockets: one simplex stream per ordered pair of workers.  See bus/contract.pxd.
 
-Messages are appended to a buffer per worker and leave with one write at the end of the turn.  A descriptor leaves with the
-first byte of its message.
+Messages are appended to a buffer per worker and leave with one write at the end of the turn.  A descriptor leaves with
+the first byte of its message.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.bus.contract cimport Bus
@@ -53,7 +53,8 @@ ctypedef struct UnixBus:
     uint32_t layout
     uint64_t bytes_max            # waiting for one worker
     Outgoing* to                  # workers of them; our own slot is unused
-    Incoming* come                # workers * 2 slots: a restarted worker may connect before its old stream is seen closed
+    Incoming* come                # workers * 2 slots: a restarted worker may connect before its old stream is seen
+                                  # closed
     uint32_t come_n
     int32_t listener
 

@@ -143,7 +143,7 @@ cdef int out_frame(Core* w, Conn* c, const Frame* f) noexcept nogil:
     if a.plain_n + need > RECORD_PLAIN_BYTES_MAX and a.plain_n and seal_append(w, c) != 0:
         return conn_doom(w, c, CODE_INTERNAL)
     if need > RECORD_PLAIN_BYTES_MAX:
-        need = RECORD_PLAIN_BYTES_MAX                  # the header bound is generous; limits.py asserts that real ones fit
+        need = RECORD_PLAIN_BYTES_MAX  # the header bound is generous; limits.py asserts that real ones fit
     if buffer_reserve(w, &a.plain, &a.plain_capacity, a.plain_n, a.plain_n + need) != 0:
         return conn_doom(w, c, CODE_INTERNAL)
     n = frame_write(a.plain + a.plain_n, a.plain_capacity - a.plain_n, f)

@@ -9,4 +9,5 @@ cdef bint batch_has_room(const Core* w, uint32_t body_n) noexcept nogil
 cdef void batch_submit(Core* w) noexcept nogil                                    # when the store is idle
 cdef uint64_t batch_last(const Core* w) noexcept nogil                            # number of the last one begun
 cdef bint batches_done(const Core* w) noexcept nogil                              # none is filling or under way
-cdef void ends_with(const Core* w, StoreOp* op, uint16_t code) noexcept nogil     # the receipt that a SWEEP, PURGE or DROP leaves
+cdef void ends_with(const Core* w, StoreOp* op, uint16_t code) noexcept nogil
+# the receipt that a SWEEP, PURGE or DROP leaves

@@ -3,8 +3,8 @@
 """Deliveries in flight; see custody/flight.pxd.
 
 Comes in: an Entry that is LINGER, STORED or RECEIPT, and the connection of its device.
-Must hold: seq_base is the oldest number not acknowledged, seq_next the next one; inflight_n and inflight_bytes count the ring;
-an entry on a ring names that connection, and one off it none.
+Must hold: seq_base is the oldest number not acknowledged, seq_next the next one; inflight_n and inflight_bytes count
+the ring; an entry on a ring names that connection, and one off it none.
 Is called: linger (what was in memory only goes to disk when the connection ends), output (frames).
 """
 from libc.stdint cimport uint32_t, uint64_t, uint8_t

@@ -3,8 +3,8 @@
 """Envelopes come in; see custody/intake.pxd.
 
 Comes in: a SEND frame of a live connection, or a BusEnvelope of another worker.
-Must hold: its sender hears exactly one first answer, now or later; an envelope of one identity is in custody once; a device
-with a backlog is sent nothing past it (drain.pxd has the order).
+Must hold: its sender hears exactly one first answer, now or later; an envelope of one identity is in custody once; a
+device with a backlog is sent nothing past it (drain.pxd has the order).
 Is called: take_live puts it into flight and lets it linger; take_stored puts it into the batch.
 """
 from libc.stdint cimport uint16_t, uint32_t, uint8_t
@@ -198,7 +198,8 @@ cdef int take_live(Core* w, Device* d, Conn* c, const BusEnvelope* v, const uint
     held_add(w, d)
     w.stats.delivered_live += 1
     trace(w, TRACE_SENT, e.env.sender, e.env.recipient, e.env.id, 0)
-    send_delivery(w, c, e, F_DELIVER, body)    # on failure the connection is doomed, and its end commits what is in flight
+    send_delivery(w, c, e, F_DELIVER, body)    # on failure the connection is doomed, and its end commits what is in
+                                               # flight
     return 0
 
 

@@ -23,10 +23,11 @@ cdef enum EntryState:
     ENTRY_STORED = 0x33           # in the mailbox, in flight
     ENTRY_REFUSED = 0x34          # in flight and in no mailbox; its sender was told that it was refused, or expired
     ENTRY_RECEIPT = 0x35          # a stored receipt in flight
-    ENTRY_DELETING = 0x36         # acknowledged; kept until its row is gone, so that nothing takes the row for a new one
+    ENTRY_DELETING = 0x36         # acknowledged; kept until its row is gone, so that nothing takes the row for a new
+                                  # one
     ENTRY_DROPPING = 0x37         # making room: out of `held`, its row is on the way out
     ENTRY_ENDED = 0x38            # out of every table
 
 cdef void entry_to(Core* w, Entry* e, uint8_t state) noexcept nogil
 cdef void entry_end(Core* w, Entry* e) noexcept nogil                     # out of every table, memory given back
-cdef void entry_drop_body(Core* w, Entry* e) noexcept nogil               # its bytes are elsewhere, or not needed any more
+cdef void entry_drop_body(Core* w, Entry* e) noexcept nogil  # its bytes are elsewhere, or not needed any more

@@ -45,8 +45,10 @@ def transitions() -> set:
 
 cdef void entry_to(Core* w, Entry* e, uint8_t state) noexcept nogil:
     wa_assert(may_follow(e.state, state), b"this state follows that one")
-    wa_assert((state != ENTRY_LINGER and state != ENTRY_COMMITTING) or e.body != NULL, b"what is not on disk has its body")
-    wa_assert((state != ENTRY_DELETING and state != ENTRY_DROPPING) or e.conn == NONE_INDEX, b"on no connection any more")
+    wa_assert((state != ENTRY_LINGER and state != ENTRY_COMMITTING) or e.body != NULL,
+              b"what is not on disk has its body")
+    wa_assert((state != ENTRY_DELETING and state != ENTRY_DROPPING) or e.conn == NONE_INDEX,
+              b"on no connection any more")
     if state == ENTRY_DELETING or state == ENTRY_DROPPING:
         w.custody.deleting += 1
         w.custody.dropping += state == ENTRY_DROPPING

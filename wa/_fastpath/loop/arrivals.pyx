@@ -26,7 +26,8 @@ cdef BusReceiver arrivals(Core* w) noexcept nogil:
     return r
 
 
-cdef int on_message(void* context, uint32_t worker, uint8_t what, const uint8_t* p, uint32_t n, int32_t fd) noexcept nogil:
+cdef int on_message(void* context, uint32_t worker, uint8_t what, const uint8_t* p, uint32_t n,
+                    int32_t fd) noexcept nogil:
     cdef Core* w = <Core*>context
     if what == BUS_HANDOVER:
         return on_handover(w, p, n, fd)

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from wa._fastpath.state.core cimport Core
 
 cdef int device_add(Core* w, uint64_t address, bytes static_key) except -1       # None: only the registry knows its key
-cdef int device_remove(Core* w, uint64_t address, uint16_t code) except -1       # its connection ends, its mail is purged
+cdef int device_remove(Core* w, uint64_t address, uint16_t code) except -1  # its connection ends, its mail is purged
 cdef bint device_is_connected(Core* w, uint64_t address) noexcept
 cdef void device_wake_lost(Core* w, uint64_t address) noexcept                   # its wake-up did not get through
 cdef bint conn_admit(Core* w, uint64_t conn, uint64_t address) noexcept

@@ -1,11 +1,15 @@
 # cython: language_level=3
 # HOT: the loop turn.  Between two cold batches it never takes the GIL.
-"""One worker is one loop turn, in this order and in this file:
+"""One worker is one loop turn, in this order and in this file.
 
     step_poll         wait for the kernel, the next timer, or a wake
-    step_read         read ready sockets; the fast path runs inside (session -> dispatch -> delivery)
-    step_cold         hand the batch of cold frames to Python (only when there are any, a wake, or the second's tick)
-    step_after_cold   take what the mailbox thread finished; fire timers; drain; submit the batch; flush bus; flush dirty
+    step_read         read ready sockets; the fast path runs inside: session, custody
+    step_cold         hand the batch of cold events to Python, if there are any, or a wake, or the second's tick
+    step_after_cold   take what the mailbox thread finished, fire timers, drain mailboxes, read on, submit the batch,
+                      flush the bus, flush dirty connections
+
+Each turn serves connected clients first, then does at most half an IK handshake or two ticket handshakes, so a login
+storm delays a chat by at most 0.1 ms.
 """
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -17,7 +21,7 @@ from wa._fastpath.conn.conntable cimport conn_at, conn_by_handle
 from wa._fastpath.conn.flags cimport conn_gone
 from wa._fastpath.conn.lists cimport mark_dirty, next_resume, queue_resume, take_dirty, take_resumes
 from wa._fastpath.conn.output cimport conn_flush, conn_quiet
-from wa._fastpath.custody.batches cimport batch_op, batch_submit, ends_with
+from wa._fastpath.custody.batches cimport batches_done, batch_op, batch_submit, ends_with
 from wa._fastpath.custody.commits cimport take_commits
 from wa._fastpath.custody.deletion cimport delete_again, delete_no_more
 from wa._fastpath.custody.drain cimport drain_all
@@ -347,7 +351,7 @@ cdef class Loop:
                 begin_close(w, c, CODE_SHUTTING_DOWN, 0)
         with nogil:
             self.step_after_cold()
-            while (w.conns.live_n or w.batch != NULL or w.batch_submitted_no != w.batch_done_no) and w.now_ms < deadline:
+            while (w.conns.live_n or not batches_done(w)) and w.now_ms < deadline:
                 self.step_poll(DRAIN_POLL_MS)
                 self.step_after_cold()
         delete_no_more(w)

@@ -93,7 +93,8 @@ cdef Core* core_new(Poller* poller, int worker, int workers) except NULL:
 
 
 cdef void drop_connection(Core* w, Conn* c) noexcept nogil:
-    """Without the care of session/lifecycle.pyx: the loop did not run to its end, and nobody is told anything any more."""
+    """Without the care of session/lifecycle.pyx: the loop did not run to its end, and nobody is told anything any more.
+    """
     if c.active != NULL:
         c.active.inflight_n = 0
         drain_end(w, c)
@@ -184,7 +185,8 @@ cdef int core_bounds(Core* w, dict overrides) except -1:
 cdef int core_owners(Core* w, object owners) except -1:
     """The worker of each shard.  Raises LocalError unless each is a worker, and each shard has one."""
     if owners is None:
-        owners = [shard % w.workers for shard in range(SHARDS)]    # as data directories are laid out: wa/routing/shards.py
+        owners = [shard % w.workers for shard in range(SHARDS)]    # as data directories are laid out:
+                                                                   # wa/routing/shards.py
     if len(owners) != SHARDS or not all(isinstance(k, int) and 0 <= k < w.workers for k in owners):
         raise LocalError(f"a table of owners names one of {w.workers} workers for each of {SHARDS} shards")
     for shard, owner in enumerate(owners):

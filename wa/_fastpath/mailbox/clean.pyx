@@ -21,7 +21,8 @@ from wa._fastpath.mailbox.tables cimport NO_ENTRY
 
 cdef enum:
     LOG_FLOOR_BYTES = 8 << 20     # under it cleaning is not worth the trouble
-    STEP_BYTES = 128 << 10        # of rows in one turn, about 0.3 ms of work, or twice what the turn wrote: it keeps ahead
+    STEP_BYTES = 128 << 10        # of rows in one turn, about 0.3 ms of work, or twice what the turn wrote: it keeps
+                                  # ahead
     ROW_COST_BYTES_MAX = 256      # a row that is only passed or deleted costs no more, however long it is
     STEP_MOVED_BYTES = 16 << 10   # when there is no room: what is moved needs some before any is won
 

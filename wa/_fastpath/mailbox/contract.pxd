@@ -5,8 +5,8 @@ The worker's loop owns *batches* of operations.  It submits a batch and goes on;
 every submitted batch in order in one transaction, fsyncs once, fills in the result of each operation,
 moves the batches to the done list and wakes the poller.  Reads are synchronous, see the last commit, and copy.
 
-Implementations: `mailbox/store.pyx` over LMDB's C API; `sim/_native/memory_store.pyx`, the reference, whose commit happens when told
-to.  `mailbox/contract.pyx` holds what they share: the batches and the Python face.
+Implementations:  `mailbox/store.pyx` over LMDB's C API;  `sim/_native/memory_store.pyx`, the reference, whose commit
+happens when told to.  `mailbox/contract.pyx` holds what they share: the batches and the Python face.
 """
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.base.envelope cimport Envelope
@@ -21,17 +21,19 @@ cdef enum:
     OP_RECEIPT_DELETE = 4         # only if the stored level is not above `level`
     OP_SWEEP = 5                  # expire up to `count` envelopes, and as many receipts, with expires_s <= now, which
                                   # is accepted_s of the operation.  Receipts go without a word
-    OP_EXPIRED = 6                # written by the store into batch.expired: one per envelope that a SWEEP, PURGE or DROP
+    OP_EXPIRED = 6                # written by the store into batch.expired: one per envelope that a SWEEP, PURGE or
+                                  # DROP
                                   # took out, with the operation's code
     OP_PURGE = 7                  # everything of mailbox `recipient` (a removed device): each envelope reported
     OP_DROP = 8                   # one envelope, found as OP_DELETE finds it, taken out to make room: reported
-    OP_BODY = 9                   # a body that several envelopes share; number = id, body follows.  It is kept as long as
+    OP_BODY = 9                   # a body that several envelopes share; number = id, body follows.  It is kept as long
+                                  # as
                                   # an envelope needs it; one that nobody needs at the end of the batch is not kept
     OP_PUT_SHARED = 10            # OP_PUT whose body is that of an OP_BODY; what follows is its number, 8 bytes native.
                                   # RESULT_MISSING when there is no such body
-    # SWEEP, PURGE and DROP with a code: in the same transaction every envelope that is taken out leaves a receipt for its
-    # sender, F_REFUSED with this code, accepted_s and expires_s of the operation, as RECEIPT_PUT puts it, unless the
-    # sender is not known.  So nothing disappears in silence, whatever fails between the commit and the telling.
+    # SWEEP, PURGE and DROP with a code: in the same transaction every envelope that is taken out leaves a receipt for
+    # its sender, F_REFUSED with this code, accepted_s and expires_s of the operation, as RECEIPT_PUT puts it, unless
+    # the sender is not known.  So nothing disappears in silence, whatever fails between the commit and the telling.
 
     ORIGIN_DIRECT = 0x11          # a PUT with no Entry behind it
     ORIGIN_LINGER = 0x12          # a PUT whose Entry is COMMITTING

@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""Contract of the environment (mailbox/env.pyx) of a mailbox store.  0, errno (> 0) or MDB_* (<= -30000) unless it says more."""
+"""Contract of the environment (mailbox/env.pyx) of a mailbox store.  0, errno (> 0) or MDB_* (<= -30000) unless it says
+more."""
 from libc.stdint cimport uint32_t, uint64_t
 from wa._fastpath.mailbox.log cimport Lmdb
 

@@ -76,8 +76,9 @@ cdef int open_env(Lmdb* s) noexcept nogil:
 
 cdef void keep_pages(MDB_env* env) noexcept nogil:
     """LMDB keeps the memory of every page that its largest transaction dirtied, for the next one.  Coming one by one in
-    the middle of traffic, each of them would hold two pages of the heap that else are free again a second later.  So
-    a transaction that comes to nothing makes them now, side by side.  With fewer, where the map is full, all works the same.
+    the middle of traffic, each of them would hold two pages of the heap that else are free again a second later.  So a
+    transaction that comes to nothing makes them now, side by side.  With fewer, where the map is full, all works the
+    same.
     """
     cdef MDB_txn* t = NULL
     cdef MDB_dbi meta

@@ -1,8 +1,8 @@
 # cython: language_level=3
 """The index of a mailbox log, in memory: what is stored, for whom, in which order, until when, and at which place.
 
-It knows no bytes: rows are in the log (mailbox/log.pyx), and an identity is here as a hash of 32 bits only, so who finds an
-envelope by its hash confirms it by its row.  Receipts are here with their whole identity.
+It knows no bytes: rows are in the log (mailbox/log.pyx), and an identity is here as a hash of 32 bits only, so who
+finds an envelope by its hash confirms it by its row.  Receipts are here with their whole identity.
 
 Tables are as large as the index ever was, until it is empty (index_trim): an entry cannot move while others name it.
 
@@ -106,7 +106,7 @@ cdef inline uint64_t entry_bytes(const Entry* e) noexcept nogil:
 
 cdef int index_init(Index* x) noexcept nogil                              # 0 or ENOMEM; once
 cdef void index_clear(Index* x) noexcept nogil                            # everything out; it stays usable
-cdef bint index_trim(Index* x) noexcept nogil                             # frees the tables if nothing is in them any more
+cdef bint index_trim(Index* x) noexcept nogil  # frees the tables if nothing is in them any more
 cdef void index_free(Index* x) noexcept nogil
 cdef void index_expect(Index* x, uint64_t entries_n) noexcept nogil       # while it is empty: chains for so many
 cdef void index_fetch(Index* x, uint32_t hash, int step) noexcept nogil

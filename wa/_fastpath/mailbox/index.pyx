@@ -2,8 +2,8 @@
 # HOT: several times per stored envelope, in the commit thread and in the loop's; no allocation per entry.
 """The index of a mailbox log in memory.  The contract, the threads and the structures are in mailbox/index.pxd.
 
-Memory per queued envelope: 32 bytes of entry, 8 of heap, 2 to 2.7 of chain heads, 4 to 4.5 in its box: under 48.  The large
-arrays grow by realloc, so that what they do not use yet was never touched and is no memory.
+Memory per queued envelope: 32 bytes of entry, 8 of heap, 2 to 2.7 of chain heads, 4 to 4.5 in its box: under 48.  The
+large arrays grow by realloc, so that what they do not use yet was never touched and is no memory.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
@@ -290,7 +290,8 @@ cdef uint32_t expires_of(Index* x, uint32_t entry) noexcept nogil:
 
 
 cdef int64_t due_first(Index* x, Heap* heap, uint32_t now_s, uint32_t** out) noexcept nogil:
-    # Equal ones hang together below the top: walk down from it, with `found` as the list of what is still to be visited.
+    # Equal ones hang together below the top: walk down from it, with `found` as the list of what is still to be
+    # visited.
     cdef uint32_t* found = NULL
     cdef uint32_t capacity = 0, second
     cdef uint64_t n = 0, i = 0, child
@@ -354,7 +355,8 @@ cdef void box_leave(Index* x, uint32_t i) noexcept nogil:
 
 # --- changing -----------------------------------------------------------------------------------------
 
-cdef uint32_t entry_new(Index* x, uint8_t kind, uint64_t order, uint8_t rank, uint64_t place, size_t row_n) noexcept nogil:
+cdef uint32_t entry_new(Index* x, uint8_t kind, uint64_t order, uint8_t rank, uint64_t place,
+                        size_t row_n) noexcept nogil:
     cdef uint32_t i = x.entry_free
     cdef Entry* e
     if i != NO_ENTRY:

@@ -1,17 +1,19 @@
 # cython: language_level=3
-"""Bytes on disk of the mailbox environment: the rows of its log and their checksums.  docs/storage.md has the same as prose.
+"""Bytes on disk of the mailbox environment: the rows of its log and their checksums.  docs/storage.md has the same as
+prose.
 
 The key of a row is its place, a u64.  Integers are big-endian, so that LMDB's byte order is their order.  Checksums are
 CRC-32 and begin with the place: a row in a wrong place is as corrupt as one with a flipped bit.
 
-    ENVELOPE  type 1, kind 1, priority 1, recipient 8, sender 8, id 8, seq 8, accepted_s 4, expires_s 4, crc 4, body, crc 4
+    ENVELOPE  type 1, kind 1, priority 1, recipient 8, sender 8, id 8, seq 8, accepted_s 4, expires_s 4, crc 4,
+              body, crc 4
     SHARED    the same up to expires_s, number of the body 8, crc 4
     BODY      type 1, number 8, crc 4, body, crc 4
     RECEIPT   type 1, level 1, code 2, owner 8, peer 8, id 8, accepted_s 4, expires_s 4, crc 4
     ENDED     type 1, cut 8, places 8 each, crc 4
 
-The first crc of ENVELOPE and BODY is over the head alone: what is known of a row does not depend on its body.  The second
-one goes on from there over the body.
+The first crc of ENVELOPE and BODY is over the head alone: what is known of a row does not depend on its body.  The
+second one goes on from there over the body.
 """
 from libc.stdint cimport uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset

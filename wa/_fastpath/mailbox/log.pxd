@@ -1,9 +1,9 @@
 # cython: language_level=3
 """What the files of the LMDB store share: its state, and the log as a transaction sees it.
 
-A transaction is a *turn*: rows are appended, places are ended, and the index is changed in such a way that the loop does
-not see it (mailbox/index.pxd).  turn_commit() makes LMDB commit and then shows the changes; if LMDB does not, it takes them
-back.  The commit thread alone has turns.
+A transaction is a *turn*: rows are appended, places are ended, and the index is changed in such a way that the loop
+does not see it (mailbox/index.pxd).  turn_commit() makes LMDB commit and then shows the changes; if LMDB does not, it
+takes them back.  The commit thread alone has turns.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from wa._fastpath.mailbox.contract cimport StoreBatch
@@ -97,7 +97,8 @@ cdef inline MDB_val val(const void* p, size_t n) noexcept nogil:
 cdef int turn_begin(Lmdb* s) noexcept nogil
 cdef int turn_commit(Lmdb* s) noexcept nogil
 cdef void turn_abort(Lmdb* s) noexcept nogil
-cdef int row_append(Lmdb* s, size_t n, uint8_t** row, uint64_t* place) noexcept nogil   # n bytes to be written and sealed
+cdef int row_append(Lmdb* s, size_t n, uint8_t** row, uint64_t* place) noexcept nogil
+# n bytes to be written and sealed
 cdef int row_get(Lmdb* s, uint64_t place, MDB_val* row, bint* is_legible) noexcept nogil
 # A row that is not there is illegible.  It is valid until the next change.
 cdef int note(Lmdb* s, uint8_t what, uint32_t entry, uint64_t value) noexcept nogil

@@ -1,6 +1,7 @@
 # cython: language_level=3
 # HOT: every row that is written passes here, in the commit thread.
-"""The log of a mailbox store, and the turns that change it.  The contract is mailbox/log.pxd, the bytes mailbox/layout.pxd."""
+"""The log of a mailbox store, and the turns that change it.  The contract is mailbox/log.pxd, the bytes
+mailbox/layout.pxd."""
 from libc.errno cimport ENOMEM, EOVERFLOW
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp, memset

@@ -1,6 +1,7 @@
 # cython: language_level=3
 # HOT: once per stored envelope, deletion and receipt, in the commit thread.
-"""What each mailbox operation does inside a turn of the log (mailbox/log.pxd).  The commit thread alone calls `apply_op`.
+"""What each mailbox operation does inside a turn of the log (mailbox/log.pxd).  The commit thread alone calls
+`apply_op`.
 
 Every function returns 0 or an error (errno, MDB_*) that ends the turn; the result of the operation itself is in
 op.result.  Pointers that LMDB gave are dead after the next change.
@@ -94,7 +95,8 @@ cdef int write_envelope(Lmdb* s, StoreOp* op, uint32_t body) noexcept nogil:
         memcpy(p + ENVELOPE_HEAD + CRC_BYTES, op + 1, op.env.body_n)
     seal(place, p, n)
     rc = added(s, add_envelope(&s.index, KIND_SHARED if shared else KIND_ENVELOPE,
-                               index_hash(&s.index, op.env.recipient, op.env.sender, op.env.id), op.env.recipient, op.env.priority, op.seq,
+                               index_hash(&s.index, op.env.recipient, op.env.sender, op.env.id), op.env.recipient,
+                               op.env.priority, op.seq,
                                place, n, op.env.expires_s))
     return body_need(s, body, 1) if rc == 0 and shared else rc
 
@@ -127,7 +129,8 @@ cdef int do_put(Lmdb* s, StoreOp* op) noexcept nogil:
         return 0
     op.result = RESULT_OK
     rc = write_envelope(s, op, body)
-    # A stored copy that is damaged makes room for the good one; after it, since its body may be the last that needs one.
+    # A stored copy that is damaged makes room for the good one; after it, since its body may be the last that needs
+    # one.
     return end_entry(s, found.entry) if rc == 0 and found.entry != NO_ENTRY else rc
 
 
@@ -268,7 +271,8 @@ cdef int by_key(const void* a, const void* b) noexcept nogil:
     return (x.seq > y.seq) - (x.seq < y.seq)
 
 
-cdef int expire_second(Lmdb* s, StoreBatch* b, StoreOp* op, const uint32_t* due, uint32_t n, uint32_t count) noexcept nogil:
+cdef int expire_second(Lmdb* s, StoreBatch* b, StoreOp* op, const uint32_t* due, uint32_t n,
+                       uint32_t count) noexcept nogil:
     """The first `count` in key order of these n."""
     cdef Turnover* order = <Turnover*>malloc(n * sizeof(Turnover))
     cdef Entry* e
@@ -318,7 +322,8 @@ cdef int do_sweep(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
 
 
 cdef int do_purge(Lmdb* s, StoreBatch* b, StoreOp* op) noexcept nogil:
-    # Envelopes are reported; waiting receipts of the mailbox go without a word.  Nothing leaves its box before the commit.
+    # Envelopes are reported; waiting receipts of the mailbox go without a word.  Nothing leaves its box before the
+    # commit.
     cdef uint32_t box = box_find(&s.index, op.env.recipient), at = 0, entry
     cdef Handles* h
     cdef int rc

@@ -3,8 +3,8 @@
 """The synchronous reads of the mailbox store over LMDB, called by the loop's thread.
 
 A read takes the places of rows from the index and the rows from a snapshot of the log.  It renews the snapshot while it
-holds the lock of the index, so that the two belong together: a row is added before the index shows it, and it is deleted
-a commit after the index stopped showing it there.  The lock is released before any row is touched.
+holds the lock of the index, so that the two belong together: a row is added before the index shows it, and it is
+deleted a commit after the index stopped showing it there.  The lock is released before any row is touched.
 
 map_lock is held from renewing the snapshot to resetting it (see mailbox/store.pyx); a read copies, and pins nothing.
 """
@@ -127,7 +127,8 @@ ctypedef struct Reading:
     bint again
 
 
-cdef int take_one(Lmdb* s, Reading* r, uint64_t recipient, uint8_t priority, uint64_t seq, uint64_t place) noexcept nogil:
+cdef int take_one(Lmdb* s, Reading* r, uint64_t recipient, uint8_t priority, uint64_t seq,
+                  uint64_t place) noexcept nogil:
     """One row into r.  0, or AGAIN to look for it once more with a new snapshot."""
     cdef MDB_val row, body
     cdef uint8_t* p

@@ -3,7 +3,8 @@
 """The index of a mailbox store is built from its log: first what was ended, then what is left.
 
 The log may say one thing twice when a row that ended another is damaged: then the later row counts, and the earlier one
-is ended with the next commit.  A row of which nothing is legible is reported, is nobody's, and goes with the next cleaning.
+is ended with the next commit.  A row of which nothing is legible is reported, is nobody's, and goes with the next
+cleaning.
 """
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t, uint64_t, uint8_t

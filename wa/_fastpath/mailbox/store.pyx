@@ -2,15 +2,16 @@
 # HOT: the commit thread and the hand-over; every envelope that is stored passes here, none touches the GIL.
 """The mailbox store over LMDB: one commit thread, one transaction and one fsync for everything queued.
 
-The log is mailbox/log.pyx, its bytes are mailbox/layout.pxd and docs/storage.md, and what an operation does is mailbox/ops.pyx.
+The log is mailbox/log.pyx, its bytes are mailbox/layout.pxd and docs/storage.md, and what an operation does is
+mailbox/ops.pyx.
 
 Threads and locks:
 - queue_lock guards the queue, the done list and `stopping`; it is never held over disk work.
 - map_lock guards the memory map: a read holds it from renewing its transaction to resetting it, so that no pointer
   into the map is alive when the commit thread grows or reopens the environment (LMDB forbids either under a
   transaction of this process).  Commits do not take it: reader and writer do not wait for each other.
-- index.lock guards the index in memory, see mailbox/index.pxd; it is held for single steps, taken last, and never held over
-  disk work.
+- index.lock guards the index in memory, see mailbox/index.pxd; it is held for single steps, taken last, and never held
+  over disk work.
 - stats_lock guards the counters and the list of corrupt keys.
 """
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -153,7 +154,8 @@ cdef void commit(Lmdb* s, StoreBatch* first) noexcept nogil:
     elif full and clean_wanted(s):
         transact_deletes(s, first)    # nothing but cleaning; whatever comes of it, these puts are refused
     finish(first, RESULT_OK if rc == 0 else RESULT_FULL if full else RESULT_FAILED)
-    if s.swept:                   # once a second: the tables of a busy index come and go, and the loop waits for the heap
+    if s.swept:                   # once a second: the tables of a busy index come and go, and the loop waits for the
+                                  # heap
         s.swept = False
         if index_trim(&s.index):
             wa_heap_trim()

@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""Two tables of the mailbox index, which know nothing of what is in them: chains by hash, and lists of entries in order.
+"""Two tables of the mailbox index, which know nothing of what is in them: chains by hash, and lists of entries in
+order.
 
 Neither allocates per entry, and neither has a growth that takes long.
 """

@@ -4,8 +4,9 @@
 The registry is the truth.  Whatever changes a device's key there goes through `Loop.add_device` or `remove_device`; a
 device whose key is not remembered, or another key, is the cold path's to judge.
 
-Not the key is kept but 16 bytes of its hash under a secret of this worker, so that an entry of the directory stays small.
-Nobody without the secret can look for another key with the same tag other than by whole handshakes, 2^128 of them.
+Not the key is kept but 16 bytes of its hash under a secret of this worker, so that an entry of the directory stays
+small.  Nobody without the secret can look for another key with the same tag other than by whole handshakes, 2^128 of
+them.
 """
 from libc.stdint cimport uint8_t
 from wa._fastpath.state.core cimport Core, Device, Pending

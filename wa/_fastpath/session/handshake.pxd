@@ -14,11 +14,14 @@ cdef enum:
 
 cdef void on_hello(Core* w, Conn* c, const uint8_t* hello) noexcept nogil
 
-cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, const uint8_t* rest, uint32_t rest_n) noexcept nogil
-# One record, without its length.  True when the connection, with `rest`, has gone to its owner or waits for the registry.
+cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, const uint8_t* rest,
+                       uint32_t rest_n) noexcept nogil
+# One record, without its length.  True when the connection, with `rest`, has gone to its owner or waits for the
+# registry.
 
 cdef bint handshake_answer(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept nogil
-# The second half of IK, when `answer_due`: with the first it is five curve multiplications, too long for one turn.  As above.
+# The second half of IK, when `answer_due`: with the first it is five curve multiplications, too long for one turn.  As
+# above.
 
 cdef void handshake_adopted(Core* w, const uint8_t* p, uint32_t n, int32_t fd) noexcept nogil
 # From another worker, which is not the owner of its device; we are.

@@ -1,6 +1,7 @@
 # cython: language_level=3
 # HOT for logins: a reconnect storm runs through here.
-"""From the hello to an authenticated connection at its owner; see session/handshake.pxd and docs/protocol.md, section 1."""
+"""From the hello to an authenticated connection at its owner; see session/handshake.pxd, and docs/protocol.md,
+section 1."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp, memcpy
 from wa._fastpath.base.bounds cimport HELLO_BYTES
@@ -75,7 +76,8 @@ cdef int send_handshake(Core* w, Conn* c, uint8_t kind, const uint8_t* payload, 
     return out_raw(w, c, out, <uint32_t>(n + 5))
 
 
-cdef int first_message(Core* w, Conn* c, const uint8_t* msg, uint32_t n, uint8_t* payload, int64_t* payload_n) noexcept nogil:
+cdef int first_message(Core* w, Conn* c, const uint8_t* msg, uint32_t n, uint8_t* payload,
+                       int64_t* payload_n) noexcept nogil:
     """The client's first Noise message: start as responder, fall back when IK does not open, answer all but IK."""
     cdef Pending* p = c.pending
     cdef uint8_t pattern = p.hello[6]
@@ -130,7 +132,8 @@ cdef bint on_ticket(Core* w, Conn* c, const uint8_t* record, uint32_t n, uint32_
     return False
 
 
-cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
+cdef bint on_handshake(Core* w, Conn* c, const uint8_t* record, uint32_t n, const uint8_t* rest,
+                       uint32_t rest_n) noexcept nogil:
     """True when the connection (with `rest`) has gone to its owner or waits for the registry."""
     cdef Pending* p = c.pending
     cdef uint8_t payload[64]
@@ -178,7 +181,8 @@ cdef bint handshake_answer(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_
     return claims(w, c, p.login, p.login_n, rest, rest_n)
 
 
-cdef bint claims(Core* w, Conn* c, const uint8_t* login, int64_t login_n, const uint8_t* rest, uint32_t rest_n) noexcept nogil:
+cdef bint claims(Core* w, Conn* c, const uint8_t* login, int64_t login_n, const uint8_t* rest,
+                 uint32_t rest_n) noexcept nogil:
     """The handshake is done, and the peer says whose device it is.  As on_handshake."""
     cdef Pending* p = c.pending
     memcpy(p.static_key, p.hs.rs, 32)

@@ -1,8 +1,8 @@
 # cython: language_level=3
 """Contract of a connection's life: accepted, live, ending.  One way to begin, one to end, one place that releases.
 
-A connection ends in two steps: `begin_close` (says why, takes the device offline, nothing in custody is lost) and, at the
-flush of the turn once the close frame is out, `conn_end`, the only place that closes the socket and frees.
+A connection ends in two steps: `begin_close` (says why, takes the device offline, nothing in custody is lost) and, at
+the flush of the turn once the close frame is out, `conn_end`, the only place that closes the socket and frees.
 Pointers to connections therefore stay valid throughout a turn.
 """
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t

@@ -92,7 +92,8 @@ cdef void accept_all(Core* w) noexcept nogil:
     cdef int fd
     cdef PeerName peer
     cdef Conn* c
-    # While handshakes wait nobody is served sooner for being accepted: no faster than they are made, the backlog keeps them.
+    # While handshakes wait nobody is served sooner for being accepted: no faster than they are made, the backlog keeps
+    # them.
     for i in range(1 if w.waiting_n else w.bounds.accepts_per_turn):
         fd = w.poller.accept(w.poller, w.listener, &peer)
         if fd == -EMFILE or fd == -ENFILE:

@@ -10,7 +10,8 @@ cdef inline uint32_t be32(const uint8_t* p) noexcept nogil:
     return <uint32_t>p[0] << 24 | <uint32_t>p[1] << 16 | <uint32_t>p[2] << 8 | p[3]
 
 cdef void session_readable(Core* w, Conn* c) noexcept nogil
-cdef void session_handshakes(Core* w) noexcept nogil                       # those whose turn it is; see session/waiting.pxd
-cdef void session_kept(Core* w, Conn* c, const uint8_t* data, uint32_t n) noexcept nogil   # bytes that another worker read
+cdef void session_handshakes(Core* w) noexcept nogil  # those whose turn it is; see session/waiting.pxd
+cdef void session_kept(Core* w, Conn* c, const uint8_t* data, uint32_t n) noexcept nogil
+# bytes that another worker read
 cdef void session_resume(Core* w, Conn* c) noexcept nogil                  # read again, the kept rest first
 cdef void session_timer(Core* w, Conn* c) noexcept nogil

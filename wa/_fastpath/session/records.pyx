@@ -64,7 +64,7 @@ cdef void session_readable(Core* w, Conn* c) noexcept nogil:
 cdef void session_handshakes(Core* w) noexcept nogil:
     cdef Conn* c = waiting_first(w)
     w.handshake_slots = STEP_SLOTS * <uint32_t>w.bounds.handshakes_per_turn
-    while c != NULL and slots_of(c) <= w.handshake_slots:     # nobody is passed over for being dear
+    while c != NULL and slots_of(c) <= w.handshake_slots:     # no skipping: a cheap one waits behind a dear one
         waiting_remove(w, c)
         if c.flags & FLAG_PAUSED:
             session_resume(w, c)

@@ -1,6 +1,7 @@
 # cython: language_level=3
 # HOT for logins: a reconnect storm runs through here.
-"""Resumption tickets; see session/ticket.pxd, and docs/security.md for what they are worth.  The twin is wa/noise/ticket.py.
+"""Resumption tickets; see session/ticket.pxd, and docs/security.md for what they are worth.  The twin is
+wa/noise/ticket.py.
 
 No key of the device is inside: its address and the serial stand for it.  A serial is only ever given to a connection
 that has proved the device's key, or was itself resumed with such a serial, and it is gone with the directory's entry

@@ -1,10 +1,12 @@
 # cython: language_level=3
-"""Contract of the queue before the curve arithmetic: connections whose next handshake record is here and waits for its turn.
+"""Contract of the queue before the curve arithmetic: connections whose next handshake record is here.
 
-First come, first served, as many in a turn of the loop as `limits.HANDSHAKES_PER_TURN_MAX` lets (session/handshake.pxd, STEP_SLOTS), after
-connected clients were read and answered.  Whoever was read and is not answered yet is the next.  The record lies in the connection's own buffer
-meanwhile, so its socket is not ready: sockets that stay ready would be reported before those of connected clients, again
-and again.  At most `limits.HALF_OPEN_MAX` wait.
+Each turn serves connected clients first, then takes from this queue: first come, first served, as many as
+`limits.HANDSHAKES_PER_TURN_MAX` allows (session/handshake.pxd, STEP_SLOTS).  Who was read and is not answered yet goes
+first.
+
+A waiting record lies in the connection's own buffer, so its socket is not ready.  A socket that stays ready would be
+reported before those of connected clients, turn after turn.  At most `limits.HALF_OPEN_MAX` wait.
 """
 from wa._fastpath.state.core cimport Conn, Core
 

@@ -98,7 +98,8 @@ ctypedef struct Active:
     uint8_t* in_buf               # an incomplete record, or records kept while paused
     uint8_t* plain                # frames for the next record
     uint8_t* sealed               # bytes the socket has not taken yet
-    Entry** ring                  # DELIVERY_WINDOW_MAX slots, slot = seq % DELIVERY_WINDOW_MAX; NULL when nothing is in flight
+    Entry** ring                  # DELIVERY_WINDOW_MAX slots, slot = seq % DELIVERY_WINDOW_MAX; NULL when nothing is in
+                                  # flight
     DrainState* drain
     uint64_t partial_since_ms     # since when in_buf holds an incomplete record
     uint64_t stalled_since_ms     # since when `sealed` has not moved, 0 = not stalled
@@ -179,7 +180,8 @@ ctypedef struct Custody:
     Entry* chunks                 # all memory of entries
     Entry* oldest                 # linger queue
     Entry* newest
-    Entry* undeleted              # of those DELETING, what the disk refused; chained through `older`, tried again every second
+    Entry* undeleted              # of those DELETING, what the disk refused; chained through `older`, tried again every
+                                  # second
     uint64_t live                 # entries handed out
     uint64_t dropping             # of `deleting`: to make room
     uint64_t deleting             # of those: acknowledged, their rows on the way out; without bodies

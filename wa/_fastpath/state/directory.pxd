@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""Contract of the device directory: the registered devices of our shards, by address.  Open addressing, linear probing."""
+"""Contract of the device directory: the registered devices of our shards, by address.  Open addressing, linear probing.
+"""
 from libc.stdint cimport uint64_t
 from wa._fastpath.state.core cimport Device, Directory
 

@@ -2,8 +2,8 @@
 # HOT: one look-up here per envelope; everything is flat memory and index arithmetic.
 """The device directory; see state/directory.pxd.
 
-The number of slots is no power of two, so that growing by a quarter is possible: right after it 56 slots of 100 are used,
-and a device costs 72 bytes at the most.
+The number of slots is no power of two, so that growing by a quarter is possible: right after it 56 slots of 100 are
+used, and a device costs 72 bytes at the most.
 """
 from libc.stdint cimport uint16_t, uint64_t
 from libc.stdlib cimport calloc, free

@@ -49,9 +49,11 @@ ctypedef struct TraceRing:
     uint64_t written              # serial of the newest record
     uint64_t wall_minus_mono_us   # at the start of the ring
 
-cdef void trace_write(Core* w, uint16_t stage, uint64_t sender, uint64_t recipient, uint64_t id, uint16_t code) noexcept nogil
+cdef void trace_write(Core* w, uint16_t stage, uint64_t sender, uint64_t recipient, uint64_t id,
+                      uint16_t code) noexcept nogil
 cdef int trace_attach(Core* w, void* memory, size_t n) except -1
 
-cdef inline void trace(Core* w, uint16_t stage, uint64_t sender, uint64_t recipient, uint64_t id, uint16_t code) noexcept nogil:
+cdef inline void trace(Core* w, uint16_t stage, uint64_t sender, uint64_t recipient, uint64_t id,
+                       uint16_t code) noexcept nogil:
     if w.trace != NULL:
         trace_write(w, stage, sender, recipient, id, code)

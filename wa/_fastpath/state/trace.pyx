@@ -35,7 +35,8 @@ cdef extern from *:
     void wa_publish(uint64_t* p, uint64_t v) noexcept nogil
 
 
-cdef void trace_write(Core* w, uint16_t stage, uint64_t sender, uint64_t recipient, uint64_t id, uint16_t code) noexcept nogil:
+cdef void trace_write(Core* w, uint16_t stage, uint64_t sender, uint64_t recipient, uint64_t id,
+                      uint16_t code) noexcept nogil:
     cdef TraceRing* ring = <TraceRing*>w.trace
     cdef uint64_t serial = ring.written + 1
     cdef TraceRecord* r = <TraceRecord*>(<uint8_t*>w.trace + sizeof(TraceRing)) + (serial - 1) % ring.capacity

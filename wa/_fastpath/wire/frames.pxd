@@ -47,7 +47,8 @@ ctypedef struct Frame:
     const uint8_t* body
 
 cdef int varint_put(uint8_t* out, uint64_t value) noexcept nogil                       # bytes written, 1..10
-cdef int varint_get(const uint8_t* p, const uint8_t* end, uint64_t* value) noexcept nogil  # bytes read or FRAME_MALFORMED
-cdef int64_t frame_parse(const uint8_t* p, size_t n, Frame* out) noexcept nogil        # bytes consumed, > 0, or negative
+cdef int varint_get(const uint8_t* p, const uint8_t* end, uint64_t* value) noexcept nogil
+# bytes read or FRAME_MALFORMED
+cdef int64_t frame_parse(const uint8_t* p, size_t n, Frame* out) noexcept nogil  # bytes consumed, > 0, or negative
 cdef int64_t frame_write(uint8_t* out, size_t cap, const Frame* f) noexcept nogil      # bytes written or negative
 cdef int64_t frame_write_header(uint8_t* out, size_t cap, const Frame* f) noexcept nogil # all but the body itself
