@@ -18,7 +18,7 @@ ALICE = 15551230001
 BOB = next(n for n in range(ALICE + 1, ALICE + 99) if worker_of_number(n, 2) == 1)
 A, B = ALICE << 8 | 1, BOB << 8 | 1
 HELLO, ENVELOPE, RECEIPT, HANDOVER = 1, 2, 3, 4
-MAGIC, LAYOUT = 0x77610002, 48 | 32 << 8
+MAGIC, LAYOUT = 0x77610003, 48 | 32 << 8
 CLAIMED = {
     "state": "claimed", "suite": 1, "seq_next": 1, "requests_open": 0, "asked": 0, "outstanding": 0, "address": A + 1,
     "heard_age_s": 0, "send_key": bytes(32), "recv_key": bytes(32), "send_nonce": 0, "recv_nonce": 0, "intent": 0,
@@ -48,7 +48,7 @@ class Stream:
         self.send(HELLO, struct.pack("=4I", magic, worker, workers, layout))
 
     def send(self, what: int, body: bytes, fd: int | None = None) -> None:
-        head = struct.pack("=IBBxx", len(body), what, fd is not None)
+        head = struct.pack("=IBBBx", len(body), what, fd is not None, fd is not None)
         fds = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
         self.sock.sendmsg([head + body], fds)
 
@@ -89,7 +89,7 @@ def chat(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"magic": 0x77610001}, {"worker": 2}, {"workers": 3}, {"layout": LAYOUT + 1}, {"layout": 0}]
+    "other", [{"magic": 0x77610002}, {"worker": 2}, {"workers": 3}, {"layout": LAYOUT + 1}, {"layout": 0}]
 )
 def test_a_worker_of_another_build_is_hung_up_on(rig: Rig, sockets: ExitStack, other: dict[str, int]) -> None:
     assert stream_to(rig, sockets, **other).is_hung_up_on()

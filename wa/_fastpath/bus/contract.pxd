@@ -21,7 +21,8 @@ cdef enum:
 ctypedef struct BusReceiver:
     void* context
     # One message; fd is -1, or a descriptor that is the receiver's from now on if it returns 0.  -1: the other end is
-    # not what it should be, a worker of this very build; the bus hangs up on it.
+    # not what it should be, a worker of this very build; the bus hangs up on it.  A message whose descriptor was lost,
+    # in a process that has none left, is counted and not handed on.
     int (*message)(void* context, uint32_t worker, uint8_t what, const uint8_t* p, uint32_t n,
                    int32_t fd) noexcept nogil
     # That worker died, or hung up: what it was sent will not be answered.
@@ -29,6 +30,7 @@ ctypedef struct BusReceiver:
 
 ctypedef struct BusStats:
     uint64_t messages_in, messages_out, lost
+    uint64_t fds_lost             # messages that came without their descriptor
 
 ctypedef struct Bus:
     void* state

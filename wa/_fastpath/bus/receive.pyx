@@ -3,7 +3,7 @@
 """Receiving half of the bus over Unix sockets; see bus/unix.pxd.
 
 Comes in: bytes and descriptors of a stream, whose first message says which worker is at its other end.
-Must hold: a message is handed on whole, with the descriptor that was sent with it.
+Must hold: a message is handed on whole, with the descriptor that was sent with it; if that was lost, not at all.
 Is called: the receiver's `message`; whoever it refuses is hung up on.
 """
 from libc.errno cimport EAGAIN, EINTR
@@ -11,9 +11,10 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
 from wa._fastpath.base.assertion cimport wa_assert
+from wa._fastpath.base.sodium cimport sodium_memzero
 from wa._fastpath.bus.contract cimport BUS_MESSAGE_BYTES_MAX, TOKEN_BUS_IN
 from wa._fastpath.bus.unix cimport BUS_FDS_MAX, BUS_HELLO, BUS_MAGIC, BusHead, BusHello, Incoming, UnixBus
-from wa._fastpath.os.poller cimport PeerName, READABLE
+from wa._fastpath.os.poller cimport LOST_FD, PeerName, READABLE
 
 cdef enum:
     READ_MIN = 65536
@@ -45,7 +46,8 @@ cdef void incoming_drop(UnixBus* u, Incoming* b) noexcept nogil:
     u.poller.unwatch(u.poller, b.fd)
     u.poller.close(u.poller, b.fd)
     for i in range(b.fds_n):
-        u.poller.close(u.poller, b.fds[i])
+        if b.fds[i] != LOST_FD:
+            u.poller.close(u.poller, b.fds[i])
     free(b.buf)
     memset(b, 0, sizeof(Incoming))
     b.fd = -1
@@ -95,6 +97,8 @@ cdef void incoming_readable(UnixBus* u, uint32_t slot) noexcept nogil:
         if hand_on(u, b, &head, b.buf + at + sizeof(BusHead)) != 0:
             incoming_drop(u, b)
             return
+        if head.has_fd:
+            sodium_memzero(b.buf + at, sizeof(BusHead) + head.n)
         at += sizeof(BusHead) + head.n
         u.bus.stats.messages_in += 1
     if at:
@@ -115,17 +119,46 @@ cdef int on_hello(UnixBus* u, Incoming* b, const uint8_t* p, uint32_t n) noexcep
     return 0
 
 
+cdef int expect_fds(Incoming* b, uint32_t n) noexcept nogil:
+    """So many descriptors came with this message, in front of all that wait: puts a LOST_FD for each that did not.
+
+    -1: fewer arrived, and the kernel did not say so.
+    """
+    cdef uint32_t there = 0
+    cdef uint32_t i
+    if n > BUS_FDS_MAX:
+        return -1
+    while there < n and there < b.fds_n and b.fds[there] != LOST_FD:
+        there += 1
+    if there == n:
+        return 0
+    if there == b.fds_n or b.fds_n - 1 + n - there > FDS_ROOM:
+        return -1
+    # One LOST_FD stands for all of them.
+    memmove(b.fds + n, b.fds + there + 1, (b.fds_n - there - 1) * sizeof(int32_t))
+    b.fds_n += n - there - 1
+    for i in range(there, n):
+        b.fds[i] = LOST_FD
+    wa_assert(b.fds_n <= FDS_ROOM, b"descriptors that wait fit their room")
+    return 0
+
+
 cdef int hand_on(UnixBus* u, Incoming* b, const BusHead* head, const uint8_t* p) noexcept nogil:
     """-1 when the other end is not what it should be: a worker of this very build."""
     cdef int32_t fd = -1
     if b.worker < 0:
         return on_hello(u, b, p, head.n) if head.what == BUS_HELLO else -1
+    if head.fds_n and expect_fds(b, head.fds_n) != 0:
+        return -1
     if head.has_fd:
         if b.fds_n == 0:
             return -1
         fd = b.fds[0]
         b.fds_n -= 1
         memmove(b.fds, b.fds + 1, b.fds_n * sizeof(int32_t))
+        if fd == LOST_FD:
+            u.bus.stats.fds_lost += 1
+            return 0
     if u.bus.receiver.message(u.bus.receiver.context, <uint32_t>b.worker, head.what, p, head.n, fd) == 0:
         return 0
     if fd >= 0:

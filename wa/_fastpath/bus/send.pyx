@@ -12,6 +12,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
 from wa._fastpath.base.assertion cimport wa_assert
+from wa._fastpath.base.sodium cimport sodium_memzero
 from wa._fastpath.bus.contract cimport Bus, BUS_MESSAGE_BYTES_MAX, TOKEN_BUS_OUT
 from wa._fastpath.bus.unix cimport BUS_FDS_MAX, BUS_HELLO, BUS_MAGIC, BusHead, BusHello, Outgoing, UnixBus
 from wa._fastpath.os.poller cimport READABLE, WRITABLE
@@ -19,6 +20,14 @@ from wa._fastpath.os.poller cimport READABLE, WRITABLE
 cdef enum:
     RETRY_MS = 20
     FDS_QUEUED_MAX = 4096
+
+
+cdef void out_clear(Outgoing* p) noexcept nogil:
+    if p.secret:
+        sodium_memzero(p.out, p.out_n)
+    p.secret = 0
+    p.out_n = 0
+    p.out_at = 0
 
 
 cdef void outgoing_drop(UnixBus* u, Outgoing* p) noexcept nogil:
@@ -31,8 +40,7 @@ cdef void outgoing_drop(UnixBus* u, Outgoing* p) noexcept nogil:
     p.fd = -1
     p.connected = 0
     p.want_write = 0
-    p.out_n = 0
-    p.out_at = 0
+    out_clear(p)
     p.fds_n = 0
 
 
@@ -127,6 +135,7 @@ cdef int unix_send(Bus* b, uint32_t worker, uint8_t what, const void* head, uint
         return -1
     if fd >= 0 and queue_fd(p, fd) != 0:
         return -1
+    p.secret |= fd >= 0
     memset(&h, 0, sizeof(BusHead))
     h.n = head_n + body_n
     h.what = what
@@ -139,6 +148,16 @@ cdef int unix_send(Bus* b, uint32_t worker, uint8_t what, const void* head, uint
     p.out_n += sizeof(BusHead) + head_n + body_n
     b.stats.messages_out += 1
     return 0
+
+
+cdef void announce_fds(Outgoing* p, uint32_t fds_n) noexcept nogil:
+    """In the head that is about to leave."""
+    cdef BusHead h
+    wa_assert(p.fd_at[0] == p.out_at, b"descriptors leave with the first byte of a message")
+    wa_assert(0 < fds_n <= BUS_FDS_MAX, b"a call takes so many descriptors")
+    memcpy(&h, p.out + p.out_at, sizeof(BusHead))
+    h.fds_n = <uint8_t>fds_n
+    memcpy(p.out + p.out_at, &h, sizeof(BusHead))
 
 
 cdef int send_some(UnixBus* u, Outgoing* p) noexcept nogil:
@@ -157,6 +176,7 @@ cdef int send_some(UnixBus* u, Outgoing* p) noexcept nogil:
         fds_n = p.fds_n if p.fds_n < BUS_FDS_MAX else BUS_FDS_MAX
         if p.fds_n > BUS_FDS_MAX:
             n = p.fd_at[BUS_FDS_MAX] - p.out_at
+        announce_fds(p, fds_n)
         sent = u.poller.send_fds(u.poller, p.fd, p.out + p.out_at, n, <const int*>p.fds, <int>fds_n)
     else:
         sent = u.poller.send(u.poller, p.fd, p.out + p.out_at, n)
@@ -170,8 +190,7 @@ cdef int send_some(UnixBus* u, Outgoing* p) noexcept nogil:
         memmove(p.fd_at, p.fd_at + fds_n, p.fds_n * sizeof(uint32_t))
     p.out_at += <uint32_t>sent
     if p.out_at == p.out_n:
-        p.out_at = 0
-        p.out_n = 0
+        out_clear(p)
         return 0
     return 1
 

@@ -148,6 +148,7 @@ cdef dict counters(Core* w):
         connections=w.conns.live_n, half_open=w.conns.half_open_n, devices=w.directory.used,
         custody_entries=w.custody.live, custody_deleting=w.custody.deleting,
         bus_messages_in=w.bus.stats.messages_in, bus_messages_out=w.bus.stats.messages_out, bus_lost=w.bus.stats.lost,
+        bus_fds_lost=w.bus.stats.fds_lost,
         handshakes_waiting=w.waiting_n, slab_used_bytes=w.slab.used_bytes, slab_cached_bytes=w.slab.cached_bytes,
     )
     return found

@@ -15,6 +15,7 @@ cdef enum:
     HANGUP = 4                    # error or both directions closed; reported with READABLE set
 
     WAKE_TOKEN_FD = -1            # event.fd of a wake()
+    LOST_FD = -1                  # of recv_fds()
     RANDOM_BYTES = 256            # drawn from the kernel at once; getrandom() is not interrupted up to here
 
 ctypedef struct PeerName:         # of an accepted connection, for budgets and logs
@@ -45,6 +46,7 @@ ctypedef struct Poller:
     int64_t (*send)(Poller* p, int fd, const uint8_t* buf, size_t n) noexcept nogil
     # The same on a Unix socket, with descriptors beside the bytes (SCM_RIGHTS).  send_fds attaches all of
     # fds to the first byte; recv_fds sets *fds_n to how many arrived (fds has room for fds_max, at least 64).
+    # A process out of descriptors gets the bytes all the same: a LOST_FD at the end stands for all that did not arrive.
     int64_t (*send_fds)(Poller* p, int sock, const uint8_t* buf, size_t n, const int* fds, int fds_n) noexcept nogil
     int64_t (*recv_fds)(Poller* p, int sock, uint8_t* buf, size_t n, int* fds, int fds_max, int* fds_n) noexcept nogil
     void (*close)(Poller* p, int fd) noexcept nogil

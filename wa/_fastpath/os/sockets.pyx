@@ -8,6 +8,8 @@ Kernel facts that the code relies on
   - MSG_NOSIGNAL exists on both, so a dead peer is EPIPE and never a signal.
   - Linux balances SO_REUSEPORT over the sockets of a port; on FreeBSD that needs SO_REUSEPORT_LB (at most 256).
   - Descriptors that do not fit the control buffer are closed by the kernel and MSG_CTRUNC is set.
+  - A process out of descriptors: Linux gives those for which there is room, and MSG_CTRUNC; FreeBSD gives none and no
+    bytes, but EMSGSIZE, and the bytes to the next call.
 """
 import os
 import socket
@@ -21,7 +23,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport abort
 from libc.string cimport memcpy, memset
 from wa._fastpath.base.sodium cimport sodium_memzero
-from wa._fastpath.os.poller cimport RANDOM_BYTES
+from wa._fastpath.os.poller cimport LOST_FD, RANDOM_BYTES
 
 cdef extern from *:
     """
@@ -210,7 +212,8 @@ cdef int64_t sock_recv_fds(
     cdef iovec part
     cdef cmsghdr* c
     cdef ssize_t got
-    cdef bint whole = True
+    cdef bint fit = True
+    cdef bint lost = False
     cdef int i
     fds_n[0] = 0
     part.iov_base = buf
@@ -224,19 +227,25 @@ cdef int64_t sock_recv_fds(
         got = recvmsg(sock, &message, MSG_CMSG_CLOEXEC)
         if got >= 0:
             break
-        if errno != EINTR:
+        if errno == EMSGSIZE and not lost:
+            lost = True
+        elif errno != EINTR:
             return -errno
-    whole = not (message.msg_flags & MSG_CTRUNC)
+    if message.msg_flags & MSG_CTRUNC:
+        lost = True
     c = CMSG_FIRSTHDR(&message)
     while c != NULL:
         if c.cmsg_level == SOL_SOCKET and c.cmsg_type == SCM_RIGHTS:
-            whole = take_rights(c, fds, fds_max, fds_n) and whole
+            fit = take_rights(c, fds, fds_max, fds_n) and fit
         c = CMSG_NXTHDR(&message, c)
-    if not whole:                 # bytes without their descriptors are of no use: both ends disagree on the bound
+    if not fit or lost and fds_n[0] == fds_max:       # both ends disagree on the bound
         for i in range(fds_n[0]):
             c_close(fds[i])
         fds_n[0] = 0
         return -EMSGSIZE
+    if lost:
+        fds[fds_n[0]] = LOST_FD
+        fds_n[0] += 1
     return got
 
 
