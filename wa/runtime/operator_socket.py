@@ -106,7 +106,7 @@ class _Client:
 def ask(path: Path, command: str) -> Any:
     """The answer of a running server (its operator socket is at `path`).  Raises LocalError."""
     if len(str(path).encode()) > SOCKET_PATH_BYTES_MAX:
-        raise LocalError(f"{path} is too long for a Unix socket: choose a shorter data directory")
+        raise LocalError(f"{path} is too long for a Unix socket: use a data directory with a shorter path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.connect(str(path))
@@ -115,7 +115,9 @@ def ask(path: Path, command: str) -> Any:
                 stream.flush()
                 line = stream.readline()
         except OSError as error:
-            raise LocalError(f"no server answers at {path}: {error.strerror}") from None
+            raise LocalError(
+                f"no server answers at {path}: {error.strerror}; start one with wa serve, or give its --data-dir"
+            ) from None
     answer = json.loads(line) if line else {"error": "the server closed the connection"}
     if "error" in answer:
         raise LocalError(f"the server says: {answer['error']}")
