@@ -1,4 +1,4 @@
-"""The story of one message: what its sender, its recipients and the server's trace recorded of it, in order of time."""
+"""The story of one message, in order of time: what its sender, its recipients and the server's trace recorded."""
 
 from pathlib import Path
 
