@@ -1,4 +1,4 @@
-"""The operator socket: a Unix socket of the supervisor in `run/`, for the user that runs the server.
+"""The operator socket: the supervisor's Unix socket in `run/`, for the user that runs the server.
 
 One JSON object per line in, one per line out:  {"command": "status"} -> {"status": {…}}
                                                 {"command": "metrics"} -> {"metrics": "text"}
@@ -33,7 +33,7 @@ class OperatorSocket:
         selector.register(self._listener, selectors.EVENT_READ, self._on_accept)
 
     def close(self) -> None:
-        """Of the supervisor alone: a worker only closes its copy of the descriptor."""
+        """Only the supervisor calls it; a worker closes its copy of the descriptor."""
         self._selector.unregister(self._listener)
         self._listener.close()
         self._path.unlink(missing_ok=True)
@@ -62,7 +62,7 @@ class OperatorSocket:
 
 
 class _Client:
-    """One operator.  It is not read while an answer is still going out."""
+    """One operator.  It is not read while an answer goes out (back-pressure)."""
 
     def __init__(self, server: OperatorSocket, sock: socket.socket) -> None:
         self._server, self._sock = server, sock

@@ -44,8 +44,8 @@ def ring_path(run_dir: Path, worker: int) -> Path:
 def create_ring(run_dir: Path, worker: int, records: int = RECORDS_DEFAULT) -> mmap.mmap:
     """An empty ring of `records` records, for `Loop(trace=...)`.
 
-    Its space is taken here, by writing it: a page that a full disk has no room for would kill the worker that
-    touches it (SIGBUS).  Raises OSError, and then there is no ring.
+    It is written out here to take its space: a page without room on a full disk would kill the worker that touches it
+    (SIGBUS).  Raises OSError, and then there is no ring.
     """
     path = ring_path(run_dir, worker)
     path.unlink(missing_ok=True)
