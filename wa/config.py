@@ -23,6 +23,7 @@ from wa.errors import LocalError
 DEFAULT_FILE = "wa.toml"
 ENV_PREFIX = "WA_"
 ENV_FILE = "WA_CONFIG"
+FLAG = "flag --{}"  # how an error names the source of a value
 OVERFLOW_POLICIES = ("refuse", "prune")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -100,7 +101,7 @@ def load(
     if named is not None or path.is_file():
         values |= _from_file(path)
     values |= _from_environment(environ)
-    values |= _parsed({key: value for key, value in flags.items() if value is not None}, "flag --{}")
+    values |= _parsed({key: value for key, value in flags.items() if value is not None}, FLAG)
     return Config(**values)
 
 
@@ -132,7 +133,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _parsed(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
     values = {}
     for key, value in raw.items():
-        where = source.format(key.upper() if ENV_PREFIX + "{}" in source else key)
+        shown = key.upper() if ENV_PREFIX + "{}" in source else key.replace("_", "-") if source == FLAG else key
+        where = source.format(shown)
         if key not in _PARSERS:
             near = difflib.get_close_matches(key, _PARSERS, 1, 0.0)
             raise LocalError(f"{where}: no such setting; did you mean {near[0]}?")

@@ -30,14 +30,14 @@ ROOT_KEY_FILE = Path("keys") / "root.pub"
 HINTS: dict[Code, str] = {
     Code.DEVICE_UNKNOWN: "register this device again: wa register NUMBER",
     Code.REPLACED: "if that was not you, register again: wa register NUMBER",
-    Code.HANDSHAKE_FAILED: "the server does not own the pinned root key, or its certificate expired; ask its operator",
+    Code.HANDSHAKE_FAILED: "check the address and the root key with the server's operator",
     Code.CODE_WRONG: "run wa register again and check the code",
     Code.CODE_EXPIRED: "run wa register again",
     Code.TOO_MANY_ATTEMPTS: "run wa register again",
     Code.BUDGET_EXHAUSTED: "the server limits how often this may be asked",
     Code.ACCOUNT_UNKNOWN: "check the number",
     Code.DEVICES_FULL: "remove one first: wa devices --remove N",
-    Code.NUMBER_INVALID: "write it with + and the country code, for example +15551230001",
+    Code.NUMBER_INVALID: "for example +15551230001",
     Code.VERSION_UNSUPPORTED: "upgrade wa",
 }
 
@@ -90,7 +90,8 @@ def find_root_key(given: str | None, data_dir: Path | None) -> bytes:
             return _parse_key(path.read_text(), str(path))
     where = f"{named} has none" if named is not None else f"there is no server in {', '.join(SERVER_DATA_DIRS)}"
     raise LocalError(
-        f"no root key: {where}; use --data-dir of a server on this machine, or --root-key from the server's operator"
+        f"no root key: {where}; give the --data-dir of a server on this machine, or the --root-key that the server's"
+        " operator tells you"
     )
 
 

@@ -90,7 +90,8 @@ def serve(
 
 
 def _tell_ready(serving: Serving) -> None:
-    print(f"ready: {serving.endpoint}, {serving.workers} workers, data in {serving.data_dir}")
+    workers = "1 worker" if serving.workers == 1 else f"{serving.workers} workers"
+    print(f"ready: {serving.endpoint}, {workers}, data in {serving.data_dir}")
     print(f"root key for clients: {serving.root_public.hex()}", flush=True)
 
 
