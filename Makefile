@@ -1,4 +1,4 @@
-# The habits of this project.  `make` alone explains them.  Works with GNU make and BSD make.
+# `make` alone lists the targets.  Works with GNU make and BSD make.
 .POSIX:
 
 PY = .venv/bin/python
@@ -7,20 +7,20 @@ PACKAGE != find wa -name '*.py' -o -name '*.pyi'
 TYPED != find wa scripts examples bench sim faults -name '*.py' 2>/dev/null | cut -d/ -f1 | sort -u
 
 help:
-	@echo 'make demo    set up, then watch two phones talk through a server that is killed and restarted'
-	@echo 'make test    set up, then run the whole test suite'
+	@echo 'make demo      set up, then watch two phones talk through a server that is killed and restarted'
+	@echo 'make test      set up, then run the whole test suite'
 	@echo
-	@echo 'make setup   only set up: system libraries, .venv, both builds of the fast path'
-	@echo 'make run     a server on 127.0.0.1:7340 with its data in ./wa-data (ARGS="--workers 4" adds flags)'
-	@echo 'make check   lint, types, and the house rules on sizes, names and documentation'
-	@echo 'make sim     simulated seeds of the real delivery code under faults  (SEED=1 RUNS=1000 JOBS=2)'
-	@echo 'make controls  the negative controls: each promise broken on purpose must be noticed'
-	@echo 'make faults  real processes: kill -9, full disk, cut connections  (ROUNDS=100 SEED=1)'
-	@echo 'make bench   a short run of every benchmark beside an encrypted floor, under five minutes  (ARGS=--strict: fails when a target is missed)'
-	@echo 'make fuzz    the property tests with many more examples  (EXAMPLES=20000, SEED=1)'
-	@echo 'make clean   remove everything that was built; ./wa-data stays'
+	@echo 'make setup     only set up: system libraries, .venv, both builds of the fast path'
+	@echo 'make run       a server on 127.0.0.1:7340, data in ./wa-data          (ARGS="--workers 4")'
+	@echo 'make check     lint, types, house rules on sizes, names and documents'
+	@echo 'make sim       the real delivery code under simulated faults          (SEED=1 RUNS=1000 JOBS=2)'
+	@echo 'make faults    real processes: kill -9, full disk, cut connections    (ROUNDS=100 SEED=1)'
+	@echo 'make controls  negative controls: sim and faults must notice each broken promise'
+	@echo 'make bench     the short benchmarks, in under five minutes            (ARGS=--strict: fail on a missed target)'
+	@echo 'make fuzz      the property tests with many more examples             (EXAMPLES=20000 SEED=1)'
+	@echo 'make clean     remove what was built; ./wa-data stays'
 
-# --- set-up: each stamp is made anew only when what it depends on changed; it lies beside what it vouches for
+# --- set-up: a stamp is made anew when what it depends on changed, and lies beside what it vouches for
 
 build/system.stamp: scripts/setup.sh
 	@scripts/setup.sh system

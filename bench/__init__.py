@@ -1,1 +1,1 @@
-"""Benchmarks: what one message, one login and one idle connection cost, always beside a floor in the same run."""
+"""Benchmarks: the cost of a message, a login and an idle connection, beside a floor in the same run.  See README.md."""

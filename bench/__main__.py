@@ -1,4 +1,4 @@
-"""python -m bench <scenario>: see `python -m bench --help`."""
+"""python -m bench SCENARIO.  `python -m bench --help` lists them."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Who takes part: devices by number, their owners, their keys, and the source addresses they connect from.
+"""The devices of a run: numbers, owners, keys, and the source addresses they connect from.
 
-Device i is (BASE + i, device 1).  Its Noise key is key i modulo KEYS_N of a pool: a server does the same work for a key
-whoever else has it, and two million different ones would only take the generator's time.
+Device i is (BASE + i, device 1).  Its Noise key is key i modulo KEYS_N of a pool: the server does the same work for a
+shared key, and two million different ones would only take the generator's time.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ U64 = npt.NDArray[np.uint64]
 U32 = npt.NDArray[np.uint32]
 U16 = npt.NDArray[np.uint16]
 
-BASE = 99_000_000_000_000  # in no country's numbering plan
+BASE = 99_000_000_000_000  # outside every country's numbering plan
 DEVICE = 1
 KEYS_N = 1_024
 FIRST_SOURCE = 0x7F000002  # 127.0.0.2
@@ -62,7 +62,7 @@ def key_pool(count: int = KEYS_N) -> KeyPool:
 
 
 class Devices:
-    """Hands out devices that nobody has had yet, also by owner."""
+    """Hands out unused devices, also by owner."""
 
     def __init__(self, count: int, workers: int) -> None:
         self.all = addresses(0, count)

@@ -1,7 +1,7 @@
-"""The release build that every figure is measured with: build/bench/, beside the debug build of the tests.
+"""The release build in build/bench/: every figure comes from it, never from the debug build of the tests.
 
-`python -m bench` calls `enter`, which builds what is out of date and starts itself anew from there, so that no
-figure can come from a build with assertions.  Nothing here imports a compiled module.
+`python -m bench` calls `enter`, which builds what is out of date and restarts from there.  So no figure can come from a
+build with assertions.  Nothing here imports a compiled module.
 """
 
 import os
@@ -19,7 +19,7 @@ NEEDED = ("setuptools", "Cython", "numpy", "typer", "rich")  # a Python with the
 
 
 def enter(argv: list[str]) -> None:
-    """Returns in the process that runs from the release build; replaces every other one by it."""
+    """Returns only in a process that runs from the release build; any other process is replaced by one."""
     if ENTERED_ENV in os.environ:
         return
     demand_modules(*NEEDED)
@@ -43,14 +43,14 @@ def demand_modules(*names: str) -> None:
 def build(built: Path) -> None:
     """Compiles what is out of date and mirrors the Python files.  Raises SystemExit with the compiler's words."""
     print(
-        "bench: bringing the release build up to date (a minute or two when everything changed)", file=sys.stderr
+        "bench: updating the release build (a minute or two when everything changed)", file=sys.stderr
     )
     command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(built)]
     command += ["--build-temp", "build/bench-objects"]
     environment = dict(os.environ, WA_BENCH="1", WA_DEBUG="0")
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"bench: the build failed\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+        raise SystemExit(f"bench: the build failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     for package in ("wa", "sim", "bench"):
         mirror(CHECKOUT / package, built / package)
 

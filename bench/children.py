@@ -1,4 +1,4 @@
-"""Forked processes that answer calls of the one that forked them, one call at a time each."""
+"""Forked processes that answer their parent's calls, one call at a time."""
 
 import faulthandler
 import gc
@@ -16,7 +16,7 @@ STOP_S = 10.0
 
 
 class ChildError(Exception):
-    """A child failed or died; the text is its own."""
+    """A child failed or died; the text is the child's."""
 
 
 class Child:

@@ -1,4 +1,4 @@
-"""The command line: one command per scenario.  Only the release build comes here (build.enter)."""
+"""The command line: one command per scenario.  It runs in the release build only (build.enter)."""
 
 import shutil
 import sys
@@ -32,15 +32,13 @@ from bench.results import Report, environment, results_directory
 from bench.servers import revision
 from bench.settings import SUITES, Settings
 
-WIDTH_MIN = 160  # of the tables, where the terminal does not say
+WIDTH_MIN = 160  # of the tables, when stdout is not a terminal
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-Rounds = Annotated[int, typer.Option(help="Interleaved rounds; medians and spread are over these.")]
-Seconds = Annotated[float, typer.Option(help="Length of each load.")]
-Suite = Annotated[str, typer.Option(help="aesgcm or chacha; the floor gets the same.")]
-Where = Annotated[
-    Path | None, typer.Option(help="Where data directories are made; the disk is part of the figures.")
-]
-Connections = Annotated[int, typer.Option(help="How many to hold.")]
+Rounds = Annotated[int, typer.Option(help="Interleaved rounds; medians and spread are over them.")]
+Seconds = Annotated[float, typer.Option(help="Seconds of each load.")]
+Suite = Annotated[str, typer.Option(help="Cipher suite, aesgcm or chacha; the floor uses it too.")]
+Where = Annotated[Path | None, typer.Option(help="Where to make data directories; the disk counts in the figures.")]
+Connections = Annotated[int, typer.Option(help="Connections to hold.")]
 
 
 def settings_of(rounds: int, seconds: float, suite: str, where: Path | None) -> Settings:
@@ -60,7 +58,7 @@ def console() -> Console:
 
 
 def finish(report: Report, settings: Settings) -> None:
-    """Files in bench/results, tables on the terminal; leaves with 1 when the run was not sound."""
+    """Writes bench/results and shows the tables.  Exits with 1 when the run was not sound."""
     save(report, settings)
     show(report, console())
     if not report.sound:
@@ -75,7 +73,7 @@ def save(report: Report, settings: Settings) -> None:
 
 
 def plots_of(report: Report, directory: Path) -> list[Path]:
-    """None without matplotlib, which is not among what `wa` itself needs."""
+    """Empty without matplotlib: `wa` itself does not need it."""
     if find_spec("matplotlib") is None:
         return []
     from bench import plots  # noqa: PLC0415
@@ -85,15 +83,16 @@ def plots_of(report: Report, directory: Path) -> list[Path]:
 
 @app.callback()
 def about() -> None:
-    """Measure `wa serve` beside an encrypted floor, in one run, with one generator.
+    """Measure wa serve beside an encrypted floor: same run, same generator.
 
-    Every figure that compares is a ratio inside one run: machines drift by a factor of two between runs.
+    Compare only ratios inside one run: a machine drifts by a factor of two
+    between runs. Results go to bench/results.
     """
 
 
 @app.command()
 def relay(rounds: Rounds = 5, seconds: Seconds = 2.0, suite: Suite = "aesgcm", where: Where = None) -> None:
-    """Pairs with 16 and with 1 outstanding message; recipients on the same and on another worker."""
+    """Relay between pairs, 16 and 1 messages in flight, same and other worker."""
     settings = settings_of(rounds, seconds, suite, where)
     finish(relay_scenario.run(settings), settings)
 
@@ -106,7 +105,7 @@ def latency(
     where: Where = None,
     rate: Annotated[float, typer.Option(help="Messages per second.")] = latency_scenario.RATE,
 ) -> None:
-    """Time from send to receive at a fixed rate."""
+    """Time from due to received, at a fixed rate."""
     settings = settings_of(rounds, seconds, suite, where)
     finish(latency_scenario.run(settings, rate), settings)
 
@@ -117,9 +116,9 @@ def storm(
     seconds: Seconds = 2.0,
     suite: Suite = "aesgcm",
     where: Where = None,
-    clients: Annotated[int, typer.Option(help="Clients that come back at once.")] = 10_000,
+    clients: Annotated[int, typer.Option(help="Clients that log in at once.")] = 10_000,
 ) -> None:
-    """CPU of a login by IK, by ticket, and of the bare handshake; then very many logins at once while pairs chat."""
+    """CPU of a login by IK and by ticket, then a login storm while pairs chat."""
     settings = settings_of(rounds, seconds, suite, where)
     finish(storm_scenario.run(settings, clients), settings)
 
@@ -131,7 +130,7 @@ def offline(
     where: Where = None,
     recipients: Annotated[int, typer.Option(help="Absent devices in each round.")] = 1_024,
 ) -> None:
-    """Store for absent devices (one fsync per batch), then log them in and drain."""
+    """Store for absent devices, one fsync per batch; then log in and drain."""
     settings = settings_of(rounds, 0.0, suite, where)
     finish(offline_scenario.run(settings, recipients), settings)
 
@@ -144,22 +143,22 @@ def unacknowledged(
     where: Where = None,
     rate: Annotated[float, typer.Option(help="Messages per second.")] = unacknowledged_scenario.RATE,
 ) -> None:
-    """Time from send to accepted when connected recipients never acknowledge: linger, then commit and fsync."""
+    """Time from send to accepted when recipients never ack: linger, then fsync."""
     if seconds > unacknowledged_scenario.SECONDS_MAX:
         limit = unacknowledged_scenario.SECONDS_MAX
-        raise typer.BadParameter(f"over {limit:g} s the server gives silent connections up")
+        raise typer.BadParameter(f"at most {limit:g} s: then the server closes the connections that do not acknowledge")
     settings = settings_of(rounds, seconds, suite, where)
     finish(unacknowledged_scenario.run(settings, rate), settings)
 
 
 @app.command()
 def queued(
-    rounds: Annotated[int, typer.Option(help="How often the server is killed and started again.")] = 5,
+    rounds: Annotated[int, typer.Option(help="How many times the server is killed and started again.")] = 5,
     suite: Suite = "aesgcm",
     where: Where = None,
     recipients: Annotated[int, typer.Option(help="Absent devices, 1,000 messages for each.")] = 1_000,
 ) -> None:
-    """Full mailboxes: memory for them, the first login after kill -9, and a checked drain."""
+    """Full mailboxes: memory, the first login after kill -9, a checked drain."""
     settings = settings_of(rounds, 0.0, suite, where)
     finish(queued_scenario.run(settings, recipients), settings)
 
@@ -168,9 +167,9 @@ def queued(
 def storage(
     *,
     where: Where = None,
-    queued: Annotated[bool, typer.Option("--queued", help="Memory and start of a store with a million.")] = False,
+    queued: Annotated[bool, typer.Option("--queued", help="Memory and start with a million queued.")] = False,
 ) -> None:
-    """One durable commit in every layout that a mailbox store could have, and in the one it has."""
+    """One durable commit in every layout that a mailbox store could have."""
     settings = settings_of(1, 0.0, "aesgcm", where)
     if queued:
         finish(storage_scenario.queued(settings), settings)
@@ -182,14 +181,14 @@ def storage(
 
 @app.command()
 def group(rounds: Rounds = 5, seconds: Seconds = 2.0, suite: Suite = "aesgcm", where: Where = None) -> None:
-    """One sender to 256 and to 1,000 recipients."""
+    """One sender fans out to 256 and to 1,000 recipients."""
     settings = settings_of(rounds, seconds, suite, where)
     finish(group_scenario.run(settings), settings)
 
 
 @app.command()
 def mixed(rounds: Rounds = 5, seconds: Seconds = 1.0, suite: Suite = "aesgcm", where: Where = None) -> None:
-    """Pairs chat while others log in and out, write to absent devices, drain and fan out."""
+    """Pairs chat among logins, stores, drains and fan-out."""
     settings = settings_of(rounds, seconds, suite, where)
     finish(mixed_scenario.run(settings), settings)
 
@@ -202,7 +201,7 @@ def idle(
     where: Where = None,
     connections: Connections = 20_000,
 ) -> None:
-    """Memory per held connection, and what relaying costs beside them."""
+    """Memory per idle connection, and the relay's CPU beside them."""
     settings = settings_of(rounds, seconds, suite, where)
     demand(kernel_needs(connections))
     finish(idle_scenario.run(settings, connections), settings)
@@ -215,7 +214,7 @@ def million(
     connections: Connections = 1_000_000,
     talk: Annotated[float, typer.Option(help="Seconds of messages between random pairs.")] = 30.0,
 ) -> None:
-    """Hold very many connections, both ends on this machine, and send among them; up to 2,000,000."""
+    """Hold up to 2,000,000 connections, both ends here, and send among them."""
     settings = settings_of(1, talk, suite, where)
     demand(kernel_needs(connections))
     finish(million_scenario.run(settings, connections, talk), settings)
@@ -229,10 +228,10 @@ def kernel_needs(connections: int) -> list[kernel.Need]:
 
 
 def demand(needs: list[kernel.Need]) -> None:
-    """Says which settings fall short and how to mend them, and goes no further."""
+    """Prints the commands that raise what is too low, and exits with 2."""
     if not needs:
         return
-    print("These kernel settings are too low for so many connections.  Run, as root:\n", file=sys.stderr)
+    print("bench: kernel settings are too low for so many connections. Run as root:\n", file=sys.stderr)
     for need in needs:
         print(f"    {need.command:<60} # now {need.have}", file=sys.stderr)
     raise typer.Exit(2)
@@ -247,7 +246,7 @@ def short(
     where: Where = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a target is missed.")] = False,
 ) -> None:
-    """A short run of every scenario, under five minutes in all, and one table of all targets.
+    """The short set: eight scenarios in under five minutes, and all targets.
 
     The last line says how many targets are missed, and which.
     """
@@ -270,9 +269,9 @@ def peers(
     seconds: Seconds = 2.0,
     suite: Suite = "aesgcm",
     where: Where = None,
-    which: Annotated[list[str] | None, typer.Option(help="ejabberd, mosquitto; all of them if not given.")] = None,
+    which: Annotated[list[str] | None, typer.Option(help="ejabberd or mosquitto. Default: both.")] = None,
 ) -> None:
-    """The same loads against ejabberd and mosquitto, where installed, with wa in the same run."""
+    """The same loads on wa, ejabberd and mosquitto, as far as installed."""
     names = which or list(BROKERS)
     if unknown := set(names) - set(BROKERS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: only {', '.join(BROKERS)}")
@@ -286,18 +285,18 @@ def profile(
     seconds: Seconds = 5.0,
     suite: Suite = "aesgcm",
     where: Where = None,
-    window: Annotated[int, typer.Option(help="Messages outstanding per pair.")] = 16,
-    other: Annotated[bool, typer.Option("--other-worker", help="Recipients on the other worker.")] = False,
-    logins: Annotated[bool, typer.Option("--logins", help="Logins instead of messages.")] = False,
+    window: Annotated[int, typer.Option(help="Messages in flight per pair.")] = 16,
+    other: Annotated[bool, typer.Option("--other-worker", help="Put recipients on the other worker.")] = False,
+    logins: Annotated[bool, typer.Option("--logins", help="Profile logins instead of messages.")] = False,
 ) -> None:
-    """Where the server's time goes under the relay load or logins, by area and symbol (needs perf)."""
+    """Where the server's CPU goes, by area and symbol (needs perf)."""
     settings = settings_of(1, seconds, suite, where)
     finish(profile_scenario.run(settings, window, other_worker=other, logins=logins), settings)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def micro(context: typer.Context) -> None:
-    """Single units of the fast path beside their Python twins; further arguments are pytest's."""
+    """Units of the fast path beside their Python twins. Other arguments: pytest's."""
     demand_modules("pytest", "pytest_benchmark")
     raise typer.Exit(micro_benchmarks.run(context.args))
 

@@ -1,4 +1,4 @@
-"""Fleets as a scenario sees them: clients of one generator process on one server or floor."""
+"""Fleets, as a scenario handles them: clients of one generator process on one server or floor."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -14,7 +14,7 @@ from bench.crowd import Crowd
 from bench.histogram import Histogram
 from bench.kernel import Cpu, cpu_of
 
-STALL_S = 20.0  # nothing heard for so long while something is under way: the run failed
+STALL_S = 20.0  # so long without a byte while something is in flight: the run failed
 COUNTED = (
     "sent",
     "accepted",
@@ -46,7 +46,7 @@ FAULTS = ("refused", "duplicates", "gaps", "bad_bodies", "bad_receipts", "droppe
 
 @dataclass
 class Load:
-    """What one load did and cost.  seconds: while messages were begun; wall_s: until the last receipt."""
+    """What one load did and cost.  seconds: while messages were sent; wall_s: until the last receipt."""
 
     seconds: float = 0.0
     wall_s: float = 0.0

@@ -1,4 +1,4 @@
-"""One to many: one sender writes to 256 or 1,000 recipients in turn, spread over both workers; beside the floor."""
+"""Group: one sender writes to 256 or 1,000 recipients in turn, spread over both workers; beside the floor."""
 
 from bench.crowd import Crowd
 from bench.fleets import Fleet, make_group

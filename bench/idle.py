@@ -14,7 +14,7 @@ from bench.servers import Floor, Running
 from bench.settings import Settings
 
 FEW = 256  # connections, of all client processes, when memory is read for the first time
-QUIET_S = 1.5  # an active connection has to be small again a second after its last byte
+QUIET_S = 1.5  # a second after its last byte an active connection must be small again
 SERVER = "wa serve"
 STEPS = (0.1, 0.33, 1.0)  # of all connections, after the few
 PROCESS_BYTES_MAX = 256.0
@@ -58,7 +58,7 @@ def ramp(
     population: Population,
     relays: dict[str, Fleet],
 ) -> list[int]:
-    """Few connections, then more and more, with a relay load at each step; returns how many there were."""
+    """Few connections, then more and more, with a relay load at each step.  -> how many there were."""
     counts = []
     longest = len(population.parts[0])
     few_each = max(1, FEW // len(population.parts))

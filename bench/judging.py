@@ -1,4 +1,4 @@
-"""From loads to figures, and whether the loads were sound: every message once, in order, with its receipt."""
+"""Turns loads into figures, and judges whether they were sound: every message once, in order, with its receipt."""
 
 from bench.crowd import Crowd
 from bench.generator import Load

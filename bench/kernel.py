@@ -1,4 +1,4 @@
-"""What the kernel says: CPU time and memory of processes, memory of its own, limits and settings.  Linux only."""
+"""The kernel's figures: CPU time and memory of processes, its own memory, limits and settings.  Linux only."""
 
 import contextlib
 import os
@@ -127,8 +127,8 @@ def meminfo() -> dict[str, int]:
 
 
 def looked_at_bytes() -> int:
-    """What the kernel keeps of entries below /proc that somebody looked at: one for each descriptor of each process,
-    where something on the machine watches those.  It comes back when memory is needed.  0 without access to slabinfo.
+    """Bytes of the kernel's cache of entries below /proc that were looked at; with a watcher on the machine that is one
+    per descriptor of each process.  They come back when memory is needed.  0 without access to slabinfo.
     """
     with contextlib.suppress(PermissionError, FileNotFoundError):
         for line in Path("/proc/slabinfo").read_text().splitlines():
@@ -185,7 +185,7 @@ def setting(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Need:
-    """A setting that falls short, and the command that mends it."""
+    """A setting that is too low, and the command that raises it."""
 
     name: str
     have: str
@@ -197,7 +197,7 @@ class Need:
 
 
 def needs(connections: int, processes: int, per_source: int) -> list[Need]:
-    """What has to change before both ends of so many connections fit; per_source: of them, from one address."""
+    """Settings that must change before both ends of so many connections fit; per_source: of them from one address."""
     wanted = {
         "fs.file-max": 2 * connections + 64 * processes + 65_536,
         "fs.epoll.max_user_watches": 2 * connections + 64 * processes,
@@ -223,7 +223,7 @@ def needs(connections: int, processes: int, per_source: int) -> list[Need]:
 
 
 def machine() -> dict[str, str]:
-    """What a reader has to know about where a figure comes from."""
+    """The machine that a figure comes from, for its reader."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

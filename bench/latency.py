@@ -1,4 +1,4 @@
-"""Latency: messages at a fixed rate, whatever the server does; from the time one was due to its arrival."""
+"""Latency: messages at a fixed rate, however fast the server is; time from when a message was due to its arrival."""
 
 from bench.crowd import Crowd
 from bench.fleets import Fleet, make_pairs

@@ -1,4 +1,4 @@
-"""Up to two million connections, both ends on this machine, authenticated and encrypted, with messages among them."""
+"""Million: up to two million encrypted connections, both ends on this machine, with messages among them."""
 
 import time
 
@@ -69,7 +69,7 @@ def ramp(report: Report, logins: list[Load], held: int, seconds: float, cpu: ker
 
 
 def quiet(report: Report, population: Population) -> None:
-    """What all these connections cost while nothing happens."""
+    """The cost of all these connections while nothing happens."""
     pids = population.server.pids()
     cpu, began = kernel.cpu_of(pids), time.perf_counter()
     time.sleep(IDLE_S)

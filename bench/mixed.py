@@ -91,7 +91,7 @@ def run(settings: Settings) -> Report:
 
 
 def everything(report: Report, settings: Settings, judge: Judge, chat: Fleet, others: Others) -> Histogram:
-    """The chat runs on by itself in one long load while the others take their turns."""
+    """The chat is one long load; the others take turns beside it."""
     heard = Histogram.empty()
     pids = chat.server.pids()
     before, began = cpu_of(pids), time.perf_counter()

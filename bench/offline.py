@@ -1,4 +1,4 @@
-"""Offline: messages for devices that are not connected go to disk behind an fsync; then the devices come and drain."""
+"""Offline: messages for absent devices go to disk behind an fsync; then the devices log in and drain."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,7 +19,7 @@ FILL_S = 120.0
 
 
 def run(settings: Settings, recipients: int = 1_000) -> Report:
-    """Each round has recipients of its own: a mailbox that was full once is not like a fresh one."""
+    """Each round has new recipients: a mailbox that was full once is not like a fresh one."""
     senders = settings.pairs
     each = max(1, recipients // senders)
     report = Report(

@@ -1,4 +1,4 @@
-"""python -m bench.pinned CORES PARENT COMMAND…: runs it on these cores, and no longer than its parent lives."""
+"""python -m bench.pinned CORES PARENT COMMAND…: runs the command on these cores, no longer than its parent lives."""
 
 import os
 import sys

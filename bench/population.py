@@ -1,4 +1,4 @@
-"""Very many clients: as many server workers and client processes as descriptors demand, ramped up and held."""
+"""Very many clients, ramped up and held, on as many workers and client processes as the descriptor limit demands."""
 
 import mmap
 import time

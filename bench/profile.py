@@ -1,4 +1,4 @@
-"""Where the time of one message goes: perf samples of the server's workers under the relay load, by area."""
+"""Profile: where the CPU of a message or a login goes; perf samples of the server's workers, by area."""
 
 import subprocess
 import tempfile

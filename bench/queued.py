@@ -1,4 +1,4 @@
-"""Queued: full mailboxes in one worker; what it needs in memory for them, and how soon it serves after kill -9."""
+"""Queued: full mailboxes in one worker; its memory for them, and how soon it serves after kill -9."""
 
 import time
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Queue:
         return Fleet.make(self.generator, self.server, name, self.settings)
 
     def fill(self, crowd: Crowd) -> None:
-        """The senders are gone when it returns: what comes after the kill is about the recipients alone."""
+        """The senders are gone when it returns, so after the kill only the recipients come back."""
         fleet = self.fleet("fill")
         fleet.add(crowd.devices.take(SENDERS))
         fleet.login()

@@ -1,4 +1,4 @@
-"""Relay: pairs with 16 or 1 messages outstanding; recipients on the same and on another worker; beside the floors."""
+"""Relay: pairs with 16 or 1 messages in flight; recipients on the same and on another worker; beside the floors."""
 
 from dataclasses import dataclass
 
@@ -64,7 +64,7 @@ def run(settings: Settings) -> Report:
 
 
 def interleave(report: Report, settings: Settings, judge: Judge, fleets: dict[str, Fleet]) -> None:
-    """Round after round, everyone in turn, so that a slow minute of the machine hits all alike."""
+    """Round after round, each contestant in turn, so that a slow minute of the machine hits all alike."""
     with settings.progress("relay", len(WINDOWS) * (settings.rounds + 1) * len(fleets)) as step:
         for window in WINDOWS:
             for round_ in range(settings.rounds + 1):
@@ -97,7 +97,7 @@ def set_targets(report: Report) -> None:
 
 
 def ceilings(load: str, server: Series, floor: Series) -> str:
-    """What one core could do at this cost: whoever has the lowest ceiling sets the rate."""
+    """What one core could do at this cost.  The lowest ceiling sets the rate."""
     parts = [
         f"generator {1e6 / server.median('generator_cpu_us'):,.0f}",
         f"server {1e6 / server.median('cpu_us'):,.0f}",

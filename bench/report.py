@@ -1,4 +1,4 @@
-"""A report for people: tables in the terminal, and the same as Markdown beside the plots."""
+"""A report for people: tables in the terminal; the same tables as Markdown, with the plots."""
 
 import math
 from pathlib import Path
@@ -135,7 +135,7 @@ def show_targets(reports: list[Report], console: Console) -> None:
 
 
 def in_one_line(reports: list[Report]) -> tuple[bool, str]:
-    """Whether every target is met, and what a run says last: how many are missed, and which."""
+    """Whether every target is met, and the last line of a run: how many are missed, and which."""
     bound = [(report.scenario, target) for report in reports for target in report.targets if target.bound is not None]
     missed = [
         f"{scenario}: {target.name}{'' if target.met is False else ' (not measured)'}"

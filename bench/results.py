@@ -1,4 +1,4 @@
-"""Figures: series of samples, targets they are held against, and the JSON file they end up in."""
+"""Figures: series of samples, their targets, and the JSON file they go to."""
 
 import json
 import math
@@ -49,7 +49,7 @@ class Series:
 
 @dataclass
 class Target:
-    """A figure and its bound: at most, or at least.  None passes no judgement."""
+    """A figure and its bound: at most, or at least.  With bound None it is reported, not judged."""
 
     name: str
     value: float

@@ -80,7 +80,7 @@ class Sizing:
 
 
 class WaServe:
-    """`wa serve` with everything on; the devices of the crowd are in its registry before it starts."""
+    """`wa serve` with nothing switched off; the crowd's devices are in its registry before it starts."""
 
     def __init__(self, sizing: Sizing, crowd: Crowd) -> None:
         self.name = "wa serve"
@@ -163,7 +163,7 @@ class WaServe:
 
 
 def pinned(cores: list[int]) -> list[str]:
-    """What to put before a command so that it stays on these cores and ends with us."""
+    """The prefix that keeps a command on these cores and ends it with us."""
     return [sys.executable, "-P", "-m", "bench.pinned", ",".join(map(str, cores)), str(os.getpid())]
 
 

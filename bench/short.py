@@ -1,4 +1,4 @@
-"""The short set: every scenario small enough that all of them end within five minutes."""
+"""The short set: scenarios made small, so that all of them end within five minutes."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,11 +10,11 @@ from bench.settings import Settings
 IDLE_CONNECTIONS = 10_000
 OFFLINE_RECIPIENTS = 512
 QUEUED_RECIPIENTS = 500
-UNACKNOWLEDGED_S = 6.0  # long enough that the oldest deliveries are repeated once
+UNACKNOWLEDGED_S = 6.0  # long enough for one resend of the oldest deliveries
 
 
 def run(settings: Settings) -> Iterator[Report]:
-    """One report after the other."""
+    """Yields each report when its scenario has run."""
     few = replace(settings, rounds=min(settings.rounds, 3), seconds=min(settings.seconds, 1.0))
     steps: list[Callable[[], Report]] = [
         lambda: relay.run(replace(settings, seconds=min(settings.seconds, 1.0))),

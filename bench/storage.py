@@ -1,7 +1,7 @@
-"""Storage: what one durable commit costs in each layout that a mailbox store could have, and in the store as it is.
+"""Storage: the cost of a durable commit in each layout that a mailbox store could have, and in the real store.
 
-Every layout keeps the same envelopes for 1,000 random mailboxes and is asked for the same commit in turn, round after
-round.  docs/storage.md draws the conclusion.  `queued` fills the real store and reports memory and the time of a start.
+Each layout keeps the same envelopes for 1,000 random mailboxes and does the same commit in turn, round after round.
+docs/storage.md draws the conclusion.  `queued` fills the real store and reports its memory and the time of a start.
 """
 
 import os
@@ -26,7 +26,7 @@ SIZES = (1, 8, 64, 256, 2_048)  # envelopes of one commit
 ROUNDS = 40
 MAILBOXES = 1_000
 BODY_BYTES = 129
-FILL = (12, 4_096)  # commits before the first round, and envelopes in each: nothing is measured on an empty disk
+FILL = (12, 4_096)  # commits before the first round, and envelopes in each: an empty disk is not measured
 MAP_BYTES = 4 << 30
 RETENTION_S = 30 * 86_400
 QUEUED = (1_000, 1_000)  # mailboxes, envelopes in each

@@ -1,6 +1,6 @@
-"""Storm: what a login costs beside the bare handshake, and ten thousand clients back at once while pairs chat.
+"""Storm: the cost of a login beside the bare handshake, then ten thousand logins at once while pairs chat.
 
-Logins are whole ones: accept, handshake, hand-over to the owner, its registry, "ready" and the next ticket.
+Logins are complete: accept, handshake, hand-over to the owner, its registry, "ready" and the next ticket.
 """
 
 import time
@@ -30,11 +30,11 @@ PER_ROUND = 1_000
 CHAT_PAIRS = 16
 CHAT_RATE = 500.0
 CHAT_SLICE_S = 0.5
-TAKEN_MAX = 0.01  # of a slice: whoever is away for longer has set its p99
+TAKEN_MAX = 0.01  # share of a slice: a core that is taken away for longer sets its p99
 STORM_S = 300.0
 GONE_S = 30.0  # until the server has seen everybody leave
 ROUNDS_OF_BARE = 1_000
-ROUNDS_TIMES = 4  # of the logins: a round takes half a second, and single ones differ by a tenth
+ROUNDS_TIMES = 4  # as many rounds of logins: one takes half a second, and single ones differ by a tenth
 TICKETS_S = 5.0  # until everyone has one, after the last login
 TIMES_BARE_MAX = 1.3
 TICKET_TIMES_IK_MAX = 0.5
@@ -103,9 +103,9 @@ def fleet_of(
 def cost_of_logins(
     report: Report, settings: Settings, judge: Judge, fleets: dict[str, Fleet], bare_child: Child
 ) -> None:
-    """Everyone logs in and leaves, round after round: by IK, by ticket, at the floor; the bare handshake in between.
+    """All clients log in and leave, round after round: by IK, by ticket, at the floor; the bare handshake in between.
 
-    The first round is not counted: nobody has a ticket yet.
+    The first round does not count: there are no tickets yet.
     """
     rounds = ROUNDS_TIMES * settings.rounds
     with settings.progress("logins", (rounds + 1) * len(fleets)) as step:
@@ -175,7 +175,7 @@ def chat_slice(judge: Judge, chat: Fleet) -> Load:
 def storms(
     report: Report, settings: Settings, judge: Judge, *, server: WaServe, chat: Fleet, storm: Fleet
 ) -> None:
-    """One after the other, each with a quiet time before it that it is compared with."""
+    """Runs the storms one after the other, each compared with a quiet time before it."""
     clients = storm.counts()["lines"]
     sums = {"quiet": Histogram.empty(), "during the storm": Histogram.empty()}
     displaced = kernel.Displaced(server.worker_pids(), server.pids(), settings.server_cores)
@@ -204,8 +204,8 @@ def storms(
 
 
 class Chat:
-    """From send to receive of pairs that chat, in slices.  A slice in which the hypervisor or another program took the
-    server's core away tells nothing about the server: it is left out, and counted."""
+    """Latency of chatting pairs, in slices.  A slice in which the hypervisor or another program took the server's core
+    says nothing about the server: it is left out, and counted."""
 
     def __init__(self, judge: Judge, fleet: Fleet, displaced: kernel.Displaced) -> None:
         self._judge, self._fleet, self._displaced = judge, fleet, displaced

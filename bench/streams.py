@@ -1,4 +1,4 @@
-"""Message streams in memory that all generator processes share; what arrives is checked against what was sent."""
+"""Message streams in shared memory of all generator processes: arrivals are checked against what was sent."""
 
 import mmap
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Unacknowledged: messages for connected devices that keep silent; each lingers, is committed, and then is accepted."""
+"""Unacknowledged: messages for connected devices that never acknowledge; each lingers, is committed, then accepted."""
 
 import os
 import tempfile
@@ -20,7 +20,7 @@ from wa import limits
 
 SERVER, DISK = "wa serve", "append of 4 KiB with fsync, alone"
 RATE = 1_000.0
-RECIPIENTS = 1_000  # one message a second each: the delivery window is not full before a minute
+RECIPIENTS = 1_000  # one message a second each: the delivery window fills up after a minute
 SECONDS = 15.0
 # The first delivery is repeated three times; after that the connection is closed.
 SECONDS_MAX = limits.RESEND_AFTER_MS * (limits.RESENDS_MAX + 1) / 1e3 - 2.0
@@ -69,7 +69,7 @@ def make_senders(fleet: Fleet, crowd: Crowd, senders: int) -> None:
 
 
 def one_round(report: Report, judge: Judge, fleet: Fleet, *, seconds: float, rate: float) -> Load:
-    """Silence under load; then everyone acknowledges, so that the next round begins with empty mailboxes."""
+    """Silence under load; then all acknowledge, so that the next round begins with empty mailboxes."""
     fleet.mute(0, RECIPIENTS)
     load = judge.take(
         SERVER,
@@ -110,7 +110,7 @@ def appends(where: Path) -> Sample:
 
 
 def tell_ways(report: Report, stats: dict[str, int]) -> None:
-    """How many went the way that is measured; the others found no room in a window and went to disk at once."""
+    """How many lingered, as measured; the others found a full window and went to disk at once."""
     report.parameters["server_stats"] = stats
     taken, lingered = stats["envelopes_in"], stats["linger_commits"]
     report.notes.append(

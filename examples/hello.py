@@ -1,4 +1,4 @@
-"""Two accounts greet each other.  First: wa serve, wa register +15551230001, wa register +15551230002."""
+"""Two accounts greet each other.  First run: wa serve, wa register +15551230001, wa register +15551230002."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Real processes under real faults, and checkers over what they recorded.  A tool for development, beside bench/.
+"""Real processes under real faults, and checkers over what they recorded.
 
 python -m faults kills --rounds 1000 --seed 1      kill -9 of workers, supervisor and clients
 python -m faults all                               every scenario once
@@ -6,7 +6,7 @@ python -m faults all                               every scenario once
 server.py     `wa serve` as a process: start, kill -9, what its log and its disk say
 zygote.py     forks the client processes, so that one costs milliseconds and not an interpreter start
 person.py     one client process: an account of the SDK that keeps writing to others
-people.py     the harness's side of them
+people.py     the harness's side of the client processes
 journal.py    what a client was told, appended before it acts on it
 history.py    what everybody recorded, read back into one value
 checks.py     what must hold over it

@@ -1,4 +1,8 @@
-"""python -m faults …"""
+"""Run real processes under real faults, and check what they recorded.
+
+A violation prints the story of its messages and where the files are; the exit
+code is then 1.
+"""
 
 import asyncio
 import sys
@@ -21,8 +25,8 @@ from faults.slow_reader import slow_reader as run_slow_reader
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 Run = Coroutine[None, None, Outcome]
-Rounds = Annotated[int, typer.Option(min=1, help="How many times something is killed.")]
-Seed = Annotated[int, typer.Option(help="Decides the faults; printed with every run.")]
+Rounds = Annotated[int, typer.Option(min=1, help="How many kills.")]
+Seed = Annotated[int, typer.Option(help="Decides the faults; timing still varies.")]
 Directory = Annotated[Path | None, typer.Option("--dir", help="Where server and clients keep their files.")]
 
 
@@ -39,18 +43,18 @@ def kills(*, rounds: Rounds = 100, seed: Seed = 1, directory: Directory = None) 
 
 @app.command()
 def disk_full(*, seed: Seed = 1, directory: Directory = None) -> None:
-    """The data directory's file system is full, and later it is not."""
+    """Fill the data directory's file system, then make room again."""
     end([alone("disk full", run_disk_full(seed, directory))], seed)
 
 
 @app.command()
 def proxy(
     *,
-    incidents: Annotated[int, typer.Option(min=1, help="Connections that meet with trouble.")] = 60,
+    incidents: Annotated[int, typer.Option(min=1, help="How many connections to disturb.")] = 60,
     seed: Seed = 1,
     directory: Directory = None,
 ) -> None:
-    """TCP cut in the middle of a record, stalled, dribbled, half closed."""
+    """Cut TCP in the middle of a record, stall it, dribble it, half close it."""
     end([counted("TCP cuts", incidents, seed, partial(run_cuts, incidents, seed, directory))], seed)
 
 
@@ -61,25 +65,25 @@ def slow_reader(
     seed: Seed = 1,
     directory: Directory = None,
 ) -> None:
-    """A client that stops reading while others keep talking."""
+    """A client stops reading while others keep talking."""
     end([alone("slow reader", run_slow_reader(seconds, seed, directory))], seed)
 
 
 @app.command()
 def corrupt(*, seed: Seed = 1, directory: Directory = None) -> None:
-    """One byte of a stored envelope changes while the server is down."""
+    """Change one byte of a stored envelope while the server is down."""
     end([alone("corrupt", run_corrupt(seed, directory))], seed)
 
 
 @app.command()
 def control(*, seed: Seed = 1, directory: Directory = None) -> None:
-    """Negative controls: a client that acknowledges before its commit, and a worker that waits for one, are caught."""
+    """Negative controls: an early ack and a blocked worker must be caught."""
     end(controls(seed, directory), seed)
 
 
 @app.command("all")
 def everything(*, rounds: Rounds = 100, seed: Seed = 1, directory: Directory = None) -> None:
-    """Every scenario once."""
+    """Run every scenario once."""
     outcomes = [
         counted("kills", rounds, seed, partial(run_kills, rounds, seed, directory)),
         alone("disk full", run_disk_full(seed, directory)),

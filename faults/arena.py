@@ -1,7 +1,7 @@
-"""A server and its clients on one base directory: what every scenario starts from and ends with.
+"""A server and its clients on one base directory: every scenario starts and ends with it.
 
-Whoever is wanted and dies is started again by its keeper: the server at once (perhaps with another number of
-workers), a client after a moment.
+A keeper restarts each process that dies and is still wanted: the server at once, perhaps with another number of
+workers; a client after a moment.
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from wa.errors import LocalError
 NUMBERS = tuple(f"+1555123{n:04}" for n in range(1, 10))
 SETTLE_S_MAX = 90.0
 POLL_S = 0.05
-RECEIPTS_S = 3.0  # live receipts that did not come by then were lost with a worker
+RECEIPTS_S = 3.0  # a live receipt that has not come by then was lost with a worker
 RECEIVE_STEPS = tuple(step for step in STEPS if not step.startswith("register:"))
 
 
 @dataclass
 class Arena:
-    """`rng` decides what the faults are; the operating system decides where exactly they hit."""
+    """`rng` decides the faults; the operating system decides where exactly they hit."""
 
     base: Path
     seed: int
@@ -97,7 +97,7 @@ class Arena:
         seconds: float = SETTLE_S_MAX,
         progress: Callable[[], int] = int,
     ) -> None:
-        """Raises TimeoutError with `otherwise` when it did not come, and `progress` did not rise, for so long."""
+        """Waits for `condition`.  Raises TimeoutError with `otherwise` when it and `progress` stall for this long."""
         deadline, most = time.monotonic() + seconds, progress()
         while not condition():
             if (now := progress()) > most:
@@ -135,7 +135,7 @@ class Arena:
         return self.rng.choice(RECEIVE_STEPS), self.rng.choice((0, 0, 1, 2, 5, 10, 20))
 
     def keep_server(self) -> None:
-        """From here on it is started again whenever it ends."""
+        """From here on the server is restarted whenever it ends."""
         self._keep(self._keep_server())
 
     async def _keep_server(self) -> None:
@@ -151,7 +151,7 @@ class Arena:
             await self.server.start()
 
     def _gave_up_rightly(self) -> bool:
-        """Too many workers were killed within the supervisor's window, or one before the server was ready."""
+        """Whether it had to give up: too many workers killed in the supervisor's window, or one before it was ready."""
         kills = self.server.worker_kills
         recent = [at for at in kills if at > time.monotonic() - limits.RESTARTS_WINDOW_S - 1]
         if self.server.was_ready:
@@ -161,12 +161,12 @@ class Arena:
     # --- quiet, and the account ---
 
     async def settle(self, missing: int) -> History:
-        """Everything up, nobody writes, all but `missing` envelopes are delivered; then everybody is stopped."""
+        """Silences all clients, waits until all but `missing` envelopes are delivered, then stops the clients."""
         persons = list(self.people.persons.values())
         self.die_at_chance = 0.0
         for person in persons:
             person.go(False)
-        await self.until(lambda: self.server.is_ready, "the server did not come up")
+        await self.until(lambda: self.server.is_ready, "the server did not get ready")
         await self.until(self._all_answered, "not everything was answered", progress=self._steps_done)
         begun = time.monotonic()
         while not self._all_delivered(missing) and time.monotonic() < begun + RECEIPTS_S:
@@ -185,7 +185,7 @@ class Arena:
         return history.read(persons)
 
     def _steps_done(self) -> int:
-        """Rises, while nobody writes, until all is delivered and no further; less while a store is busy."""
+        """A count that rises until all is delivered, while nobody writes; lower while a store is busy."""
         found = [person.stored() or Stored() for person in self.people.persons.values()]
         return sum(stored.accepted + 2 * stored.delivered + stored.shown for stored in found)
 
@@ -210,14 +210,14 @@ class Arena:
         return (person.stored() or Stored()).answered
 
     def unanswered(self, person: Person) -> int:
-        """At least 1 while that is not known."""
+        """Envelopes of a client without an answer; at least 1 while that is not known."""
         return (person.stored() or Stored(drafts=1)).unanswered
 
     def shown(self, person: Person) -> int:
         return (person.stored() or Stored()).shown
 
     def refused(self) -> int:
-        """By the workers that run now, as they said about a second ago."""
+        """Refusals of the present workers, about a second old."""
         return self.server.counters()["refused"]
 
     async def account(self, missing: int = 0) -> tuple[History, list[Violation]]:
@@ -248,7 +248,7 @@ class Arena:
         return found
 
     def conclude(self, outcome: Outcome, recorded: History) -> None:
-        """After a violation: the stories, and the directory stays."""
+        """After a violation: adds the stories, and keeps the directory."""
         if outcome.is_good:
             return
         self.keep = True
@@ -269,14 +269,14 @@ def _is_registered(person: Person) -> bool:
 async def arena(
     seed: int, workers: int, parent: Path | None = None, flags: tuple[str, ...] = ()
 ) -> AsyncIterator[Arena]:
-    """In a directory of its own, which stays after a violation or a failure."""
+    """An arena in a directory of its own, which stays after a violation or a failure."""
     base = Path(tempfile.mkdtemp(prefix="wa-faults-", dir=parent))
     made = Arena(base, seed, Server(base / "server", workers, flags))
     try:
         yield made
     except BaseException as error:
         made.keep = True
-        error.add_note(f"everything that was recorded is in {base}")
+        error.add_note(f"all files of this run are in {base}")
         raise
     finally:
         try:

@@ -1,11 +1,11 @@
-"""What must hold over a history once everything is up and quiet.  Each checker yields violations.
+"""The checkers: what must hold over a history once everything is up and quiet.  Each yields violations.
 
-lost          what was told accepted is at every device that it was for, as it was written
-pending       nothing that a sender's store holds waits for ever, or failed
+lost          an accepted message is at each of its devices, as it was written
+pending       no message in a sender's store waits for ever, or failed
 doubled       no message is shown twice
 falling       receipts only rise
 order         from one sender's device to one device, messages of one priority come in the order of sending
-unreadable    no ratchet was torn, no identity changed: nobody was asked to encrypt anew
+unreadable    no ratchet is torn and no identity changed: nobody was asked to encrypt anew
 left          the server's mailboxes are empty
 """
 
@@ -25,7 +25,7 @@ TOLD = (State.ACCEPTED, State.DELIVERED, State.READ)
 
 @dataclass(frozen=True)
 class Violation:
-    """`tokens`: the messages whose stories explain it."""
+    """`tokens`: the messages whose stories explain the violation."""
 
     rule: str
     what: str
@@ -52,7 +52,7 @@ def lost(history: History) -> Iterator[Violation]:
 
 
 def _lost_by_journal(history: History, sender: Device) -> Iterator[Violation]:
-    """Told "accepted" before a crash, and the sender's own store does not know."""
+    """Messages that were told "accepted" before a crash, and that the sender's own store does not know."""
     states = {row.id: row for row in sender.sent.values()}
     for id_, told in sender.told_states.items():
         best = max(told)
@@ -113,7 +113,7 @@ def doubled(history: History) -> Iterator[Violation]:
 
 
 def invented(history: History) -> Iterator[Violation]:
-    """What is shown was written, by whom it says, to whom it says."""
+    """Every shown message was written, by its named sender, for this recipient."""
     written = {row.token: (device, row) for device in history.devices.values() for row in device.sent.values()}
     for device in history.devices.values():
         for row in device.shown:

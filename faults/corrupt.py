@@ -33,7 +33,7 @@ async def corrupt(seed: int, parent: Path | None) -> Outcome:
         await ground.until(lambda: ground.shown(bob) >= wanted, "the neighbours of the damaged one did not come")
         await ground.until(lambda: "mailbox_corrupt" in ground.server.event_names(), "nothing was reported in the log")
         recorded, found = await ground.account(missing=1)
-        # The damaged one, and nothing else, stays where it is: accepted, not delivered, not given up.
+        # Only the damaged one stays where it is: accepted, not delivered, not given up.
         about = {
             row.token for device in recorded.devices.values() for row in device.sent.values() if row.id == victim.id
         }
@@ -72,7 +72,7 @@ def _damage(ground: Arena) -> Op:
 
 
 def _flip(path: Path, body: bytes, at: int) -> None:
-    """In every copy of the body in the file: LMDB may have left old pages."""
+    """Flips it in every copy of the body in the file: LMDB may have left old pages."""
     data = bytearray(path.read_bytes())
     places = 0
     place = data.find(body)

@@ -1,4 +1,4 @@
-"""TCP trouble for some, through the proxy, while others talk straight to the server and must not notice."""
+"""Some clients get TCP trouble through the proxy; the calm ones talk straight to the server and must not notice."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from wa.client.events import State
 
 TROUBLED = {"ann": (NUMBERS[0], 1), "ann2": (NUMBERS[0], 2), "bob": (NUMBERS[1], 1)}
 CALM = {"cid": (NUMBERS[2], 1), "dee": (NUMBERS[3], 1)}
-CALM_MS_MAX = 5_000  # from sending to "delivered" between the calm ones; the machine may be busy with other work
+CALM_MS_MAX = 5_000  # from sending to "delivered" between calm clients, on a machine that may be busy
 
 
 async def cuts(incidents: int, seed: int, parent: Path | None, progress: Callable[[int], None]) -> Outcome:
@@ -41,7 +41,7 @@ async def _play(ground: Arena, proxy: Proxy, incidents: int, progress: Callable[
         progress(len(proxy.happened))
         return not proxy.planned and len(proxy.happened) >= incidents * 0.5
 
-    await ground.until(is_over, "the planned incidents did not all happen", 60 + incidents * 3)
+    await ground.until(is_over, "not all planned incidents happened", 60 + incidents * 3)
     recorded, violations = await ground.account()
     outcome = Outcome("TCP cuts", violations)
     for name in CALM:
@@ -63,10 +63,10 @@ def _calm(recorded: History) -> list[Device]:
 
 def _disturbed(recorded: History, device: Device) -> list[Violation]:
     lost = [told for told in device.told if told.what == "disconnected"]
-    found = [Violation("disturbed", f"{device.name}, who is not troubled, was disconnected: {lost}")] if lost else []
+    found = [Violation("disturbed", f"{device.name}, a calm client, was disconnected: {lost}")] if lost else []
     slowest = _delay_ms(recorded, device)
     if slowest > CALM_MS_MAX:
-        found.append(Violation("disturbed", f"a message between untroubled ones took {slowest} ms"))
+        found.append(Violation("disturbed", f"a message between calm clients took {slowest} ms"))
     return found
 
 

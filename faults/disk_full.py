@@ -1,4 +1,4 @@
-"""The data directory's file system fills up, and later there is space again; the server goes on throughout."""
+"""The data directory's file system fills up, and later has space again; the server runs throughout."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from faults.report import Outcome
 from faults.server import ServerFailed
 
 TMPFS_BYTES = 64 << 20
-LEFT_BYTES = 256 << 10  # what the ballast leaves
+LEFT_BYTES = 256 << 10  # free after the ballast
 SIZE = 30_000
 MESSAGES = 80  # of SIZE: more than there is room for, less than a mailbox takes
 TALK = 150
@@ -62,7 +62,7 @@ async def disk_full(seed: int, parent: Path | None) -> Outcome:
         try:
             ground.stack.enter_context(small_disk(ground.server.data_dir))
         except MountNotPermitted as error:
-            outcome.skipped = f"a small tmpfs could not be mounted: {error}"
+            outcome.skipped = f"it must mount a small tmpfs, and may not here: {error}"
             return outcome
         await _play(ground, outcome)
     return outcome
@@ -78,20 +78,20 @@ async def _play(ground: Arena, outcome: Outcome) -> None:
     workers = server.worker_pids()
     await ground.people.stop(bob)
     accepted = await _until_refused(ground, ballast)
-    # To the last byte: others, who are connected, talk on without the disk.
+    # Full to the last byte: connected devices chat on without the disk.
     fill(ballast)
     cid.do("burst", to=NUMBERS[0], n=TALK, size=100)
     await ground.until(lambda: not ground.unanswered(cid), "two who are connected could not talk on the full disk")
-    # Workers that are killed now come back, and everything that was accepted is readable.
+    # Killed workers come back now, and every accepted message is readable.
     server.kill_workers(workers)
     await ground.until(lambda: ground.serves(workers), "the killed workers did not come back on the full disk")
     workers = server.worker_pids()
     ground.people.start(bob)
     await ground.until(lambda: ground.shown(bob) >= accepted, "what was accepted before the disk was full did not come")
     await ground.people.stop(bob)
-    # Full again, and then there is space: nobody restarts anything.
+    # Full again, then space: no restart is needed.
     await _until_refused(ground, ballast)
-    # An operator's restart does not make it worse, not even where there is no room for what is not needed.
+    # An operator's restart on a full disk does no harm, also without room for what the server can do without.
     await server.stop()
     for ring in (server.data_dir / "run").glob("*.ring"):
         ring.unlink()
@@ -119,7 +119,7 @@ async def _play(ground: Arena, outcome: Outcome) -> None:
 
 
 async def _until_refused(ground: Arena, ballast: Path) -> int:
-    """Fills the disk and then the rest of it with messages for bob.  -> how many of ann's are answered by then."""
+    """Fills the disk, the rest of it with messages for bob.  -> how many of ann's are answered by then."""
     ann = ground.people.persons["ann"]
     before = ground.refused()
     fill(ballast, LEFT_BYTES)

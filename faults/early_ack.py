@@ -1,7 +1,7 @@
-"""The negative control: a client that acknowledges a delivery before its own commit, and is killed in between.
+"""The negative control's client: it acknowledges a delivery before its own commit, and may be killed in between.
 
-The switch is here and not in the SDK.  With it the loss checker has to find messages that were told
-"delivered" and that nobody has.
+The loss checker must find messages that are "delivered" and that nobody has.  The SDK has no such switch: this patches
+it.
 """
 
 import os
@@ -18,7 +18,7 @@ DIE_CHANCE = 0.2  # per batch of deliveries, between acknowledgement and commit
 
 
 def acknowledge_early(rng: random.Random) -> None:
-    """Changes the SDK in this process, for good."""
+    """Patches the SDK in this process, for good."""
     committing_first = Link._take
 
     def take(link: Link, connection: Connection, outbox: Outbox, items: Sequence[Item], seqs: Sequence[int]) -> None:

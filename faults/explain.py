@@ -1,4 +1,4 @@
-"""The story of one message: what its sender, its recipients and the server's trace recorded of it, in order of time."""
+"""The story of one message, in order of time: what its sender, its recipients and the server's trace recorded."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ Line = tuple[int, str]  # Unix microseconds, 0 for what has no time
 
 
 def story(history: History, token: str, ring_dirs: list[Path]) -> list[str]:
-    """Lines for people; no text of the message beyond its token."""
+    """Lines for people; of the message's text only the token."""
     found = _written(history, token)
     if found is None:
-        return [f"  nobody wrote {token!r}"]
+        return [f"  no client wrote {token!r}"]
     sender, message = found
     envelopes = [envelope for envelope in sender.envelopes if envelope.message == message.row]
     head = [f"  {token} is message {message.id:x} of {sender.name}, {len(message.text)} characters to {message.peer}"]

@@ -1,7 +1,6 @@
-"""What everybody recorded, read back into one value for the checkers.
+"""All that was recorded, read back into one value for the checkers.
 
-A client's own store is the truth of what it sent and showed; its journal is the truth of what it was told, in
-order, over all its lives.
+A client's store says what it sent and showed.  Its journal says what it was told, in order, over all its lives.
 """
 
 import sqlite3

@@ -1,7 +1,7 @@
-"""What a client was told, one JSON line each, in the file before the client acts on it.
+"""The journal: all that a client was told, one JSON line each, written before the client acts on it.
 
-A line is one write with O_APPEND, so `kill -9` can only cut the last line of a process; the next process
-begins on a line of its own.  No fsync: a kill does not lose what the kernel has.
+A line is one write with O_APPEND, so `kill -9` can only cut the last line of a process; the next process begins on a
+new line.  There is no fsync: a kill does not lose what the kernel has.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""kill -9 of a random process at a random moment, again and again, while everybody writes to everybody.
+"""kill -9 of a random process at a random moment, again and again, while all clients write to one another.
 
-A round is one kill: a worker, all workers, the supervisor (its workers die with it), or a client, from outside
-at any moment or by itself at one of the SDK's persistence steps.
+A round is one kill: of a worker, all workers, the supervisor (its workers die with it), or a client.  A client is
+killed from outside at any moment, or kills itself at one of the SDK's persistence steps.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Killer:
     kills: Counter[str] = field(default_factory=Counter)
 
     def round(self) -> None:
-        """Where the chosen part of the server is dead already, a client is killed instead."""
+        """One kill.  If the chosen part of the server is already dead, a client is killed instead."""
         (victim,) = self.arena.rng.choices(list(CHANCES), list(CHANCES.values()))
         if victim is Victim.CLIENT or not self._kill_server(victim):
             victim = Victim.CLIENT

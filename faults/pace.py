@@ -1,7 +1,7 @@
-"""Time that a loaded machine stretches: counted in the messages of a control pair with a server of its own.
+"""Time on a loaded machine, counted in messages of a control pair that has a server of its own.
 
-Seconds say little while other processes want the same cores and the same disk; the control pair meets with all of
-that too, and with none of the fault.  What stands still while they go on was made to stand still by the fault.
+Seconds say little while other processes use the same cores and disk.  The control pair feels that load too, but not the
+fault.  So what stalls while the pair keeps exchanging messages stalls because of the fault.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from faults.arena import NUMBERS, POLL_S, SETTLE_S_MAX, Arena
 from faults.checks import Violation
 
 ROSTER = {"eve": (NUMBERS[4], 1), "fay": (NUMBERS[5], 1)}
-# In messages of the control pair, which exchanges about 25 a second on a quiet machine.
-STALL_MAX = 250  # ten seconds: a server that waits for a silent client gives it up after twenty
+# In messages of the control pair: about 25 a second on a quiet machine.
+STALL_MAX = 250  # ten seconds; a server gives up a silent client after twenty
 LATE_MAX = 1_500  # a minute
 
 
@@ -39,20 +39,20 @@ class Pace:
         return self._shown
 
     async def next(self) -> int:
-        """Messages that the pair has shown, a moment later.  Raises TimeoutError when even they stand still."""
+        """Messages that the pair has shown, a moment later.  Raises TimeoutError when the pair stalls too."""
         await asyncio.sleep(POLL_S)
         shown = sum(self._control.shown(person) for person in self._control.people.persons.values())
         if shown > self._shown:  # less: a store was busy
             self._shown, self._moved_s = shown, time.monotonic()
         if time.monotonic() > self._moved_s + SETTLE_S_MAX:
             log = self._control.server.log_end()
-            raise TimeoutError(f"the control pair stands still, so nothing can be said; its server: {log}")
+            raise TimeoutError(f"the control pair stalls too, so the run proves nothing; its server: {log}")
         return self._shown
 
 
 @dataclass
 class Watch:
-    """What must go on: `count` rises to `goal`, and beyond it where that is not its end."""
+    """A count that must rise to `goal`, and beyond it unless it `ends` there."""
 
     name: str
     count: Callable[[], int]
@@ -66,7 +66,7 @@ class Watch:
         return self.value >= self.goal
 
     def look(self, now: int) -> int:
-        """For how long it has stood still."""
+        """For how long it has stalled."""
         found = self.count()
         if found > self.value:
             self.value, self.moved_at = found, now
@@ -74,13 +74,13 @@ class Watch:
 
 
 async def attend(pace: Pace, watches: list[Watch], is_over: Callable[[], bool]) -> list[Violation]:
-    """Until it is over and every watch is done: nothing; or those that stand still, or are late after the end."""
+    """Waits until it is over and every watch is done.  -> violations: watches that stall, or are late after the end."""
     over_at: int | None = None
     while True:
         now = await pace.next()
         stood = [(watch, watch.look(now)) for watch in watches]
         standing = [
-            Violation("stalled", f"{watch.name} {watch.value} times, no more while the control pair exchanged {n}")
+            Violation("stalled", f"{watch.name} {watch.value} times, then stalled while the control pair exchanged {n}")
             for watch, n in stood
             if n > STALL_MAX
         ]

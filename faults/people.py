@@ -26,7 +26,7 @@ class PersonFailed(ProcessFailed):
 
 @dataclass(frozen=True)
 class Stored:
-    """Counts of a client's store: drafts, envelopes by how far they are, and messages of others that it shows."""
+    """Counts of a client's store: drafts, envelopes by state, and messages of others that it shows."""
 
     drafts: int = 0
     pending: int = 0  # envelopes without an answer
@@ -71,7 +71,7 @@ class Person:
         return self.directory / "account.db"
 
     def do(self, what: str, **fields: Any) -> None:
-        """Sent now, or forgotten when it is not connected to the harness: `going` is told again at every birth."""
+        """Sends a command now; it is lost without a connection.  `going` is sent again at every birth."""
         if self.writer is not None and not self.writer.is_closing():
             self.writer.write(json.dumps({"do": what, **fields}).encode() + b"\n")
 
@@ -115,7 +115,7 @@ class Person:
         return int(answered)
 
     def stored(self) -> Stored | None:
-        """Read from outside.  None while the store is not there yet, or busy."""
+        """Counts read from outside.  None while the store does not exist yet, or is busy."""
         try:
             db = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=0.2)
         except sqlite3.OperationalError:

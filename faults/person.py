@@ -1,9 +1,10 @@
-"""One client process: an account of the SDK that keeps writing to the others until it is told to be quiet.
+"""One client process: an account of the SDK that writes to the others until the command "quiet".
 
-It is killed at any moment; what must survive is in its store (`account.db`) and its journal.  A text begins
-with a token, which no two messages share: "<name>.<process id>.<count>".  Commands come over the harness's
-Unix socket, one JSON line each: {"do": "go"}  {"do": "quiet"}  {"do": "burst", "to": …, "n": …, "size": …}
-{"do": "peers", "numbers": […]}  {"do": "stop"}.
+It may be killed at any moment: what must survive is in its store (`account.db`) and its journal.  A text begins with a
+unique token: "<name>.<process id>.<count>".  Commands come over the harness's Unix socket, one JSON line each:
+
+    {"do": "go"}  {"do": "quiet"}  {"do": "burst", "to": …, "n": …, "size": …}  {"do": "peers", "numbers": […]}
+    {"do": "stop"}
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from wa.client.account import STEPS, Account
 from wa.errors import LocalError, RemoteError
 from wa.wire.methods import Kind
 
-# Shorter than a phone's, so that many rounds fit into a minute.  The protocol leaves them to the client.
+# Shorter than a phone's, so that a minute has many rounds.  The protocol leaves these to the client.
 TIMING = Timing(
     resend_after_ms=2_000,
     request_ms=8_000,
@@ -43,7 +44,7 @@ TIMING = Timing(
     refused_backoff_ms_min=50,
     refused_backoff_ms_max=800,
 )
-UNANSWERED_MAX = 150  # messages that wait; then nothing new is written for a while
+UNANSWERED_MAX = 150  # with this backlog nothing new is written for a while
 SIZES = (0, 20, 20, 80, 80, 300, 300, 2_000, 12_000, 60_000 - 64)
 WEIGHTS = (4, 20, 20, 20, 20, 8, 4, 2, 1, 1)
 KINDS = (Kind.TEXT, Kind.TEXT, Kind.TEXT, Kind.VOICE, Kind.STATUS)
@@ -102,7 +103,7 @@ class Person:
                 task.cancel()
 
     async def _opened(self) -> Client:
-        """Registered, if need be by trying again: the server may be down."""
+        """Registers if needed, again and again while the server is down."""
         s = self.settings
         while not _is_registered(Path(s.directory)):
             try:

@@ -3,7 +3,7 @@
     client --- Incident.up --> server
            <-- Incident.down --
 
-What an incident does, it does after a number of bytes of one direction, so it hits a record at any of its bytes.
+An incident happens after a number of bytes of one direction, so it can hit a record at any byte.
 """
 
 import asyncio
@@ -46,10 +46,10 @@ def plan(rng: random.Random) -> Incident:
 
 
 class Proxy:
-    """Every connection gets the next incident of the plan; connections beyond it are passed as they are.
+    """Each connection gets the next incident of the plan; after the last one connections pass undisturbed.
 
-    narrow: it holds little, and neither do the sockets at both of its ends.  On one machine they take a megabyte for a
-    client that does not read; through this one, while it is held, the server's socket is full after some KB.
+    narrow: it buffers little, and so do its sockets.  Directly, the sockets of one machine take a megabyte for a client
+    that does not read; through a narrow proxy on hold, the server's socket is full after some KB.
     """
 
     def __init__(self, target_port: int, *, narrow: bool = False) -> None:
@@ -62,7 +62,7 @@ class Proxy:
         self._flowing.set()
 
     def hold(self, held: bool) -> None:
-        """While it is held, it reads nothing more from either end."""
+        """While on hold, it reads from neither end."""
         if held:
             self._flowing.clear()
         else:
@@ -112,7 +112,7 @@ class Proxy:
         down = _Way(to_reader, writer, self._flowing, incident if incident is not None and not incident.up else None)
         ways = [asyncio.create_task(way.run()) for way in (up, down)]
         try:
-            # Either way may end alone (half-close); a cut ends both.
+            # One way may end alone (half-close); a cut ends both.
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             if not (up.is_over or down.is_over):
                 await asyncio.wait(ways)
@@ -156,7 +156,7 @@ class _Way:
             self.is_over = True
 
     def _end(self) -> None:
-        """What came in has ended; so does what goes out."""
+        """The input of this way has ended, so its output does too."""
         with contextlib.suppress(OSError):
             if self._writer.can_write_eof():
                 self._writer.write_eof()

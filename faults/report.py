@@ -1,4 +1,4 @@
-"""What a scenario found, the table at the end, and progress on the way."""
+"""What a scenario found: progress on the way, and the table at the end."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -13,13 +13,13 @@ from faults.checks import Violation
 from faults.server import ProcessFailed
 
 console = Console(highlight=False)
-SHOWN_MAX = 10  # violations whose stories are told
+SHOWN_MAX = 10  # violations with a story
 LINES_MAX = 200
 
 
 @dataclass
 class Outcome:
-    """skipped: why it could not run here.  kept: the directory with everything, after a violation."""
+    """skipped: why it could not run here.  kept: the directory that stays after a violation."""
 
     name: str
     violations: list[Violation] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Outcome:
         return not self.violations
 
     def lines(self, seed: int) -> list[str]:
-        """Every violation, and after it the stories that were not told yet."""
+        """Every violation, each followed by the stories of its messages; a story comes once."""
         found, told = [], set[str]()
         for violation in self.violations:
             found.append(f"{self.name}, seed {seed}, {violation}")
@@ -45,7 +45,7 @@ class Outcome:
 
 
 async def judged(name: str, scenario: Coroutine[None, None, Outcome]) -> Outcome:
-    """The outcome; where something never came, or a process did not do what it must, that is the violation."""
+    """The outcome.  A timeout, or a process that did not start or end as it must, is a violation too."""
     try:
         return await scenario
     except (TimeoutError, ProcessFailed) as error:
@@ -76,7 +76,7 @@ def show(outcomes: list[Outcome], seed: int) -> None:
         if len(lines) > LINES_MAX:
             console.print(f"… and {len(lines) - LINES_MAX} more lines")
         if outcome.kept is not None:
-            console.print(f"everything that was recorded is in {outcome.kept}, this list in violations.txt there")
+            console.print(f"all files of this run are in {outcome.kept}, and this list in its violations.txt")
     table = Table(title=f"Real faults, seed {seed}", title_justify="left")
     for column in ("scenario", "result", "what happened"):
         table.add_column(column)

@@ -1,4 +1,4 @@
-"""`wa serve` as its operator runs it: one supervisor process and its workers, started and killed from outside."""
+"""`wa serve` as an operator runs it: a supervisor and its workers, started and killed from outside."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ class ProcessFailed(Exception):
 
 
 class ServerFailed(ProcessFailed):
-    """The server did not do what its operator expects; the message has the end of its log."""
+    """The server did not start or stop as its operator expects; the message has the end of its log."""
 
 
 def free_port() -> int:
@@ -54,7 +54,7 @@ def children(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """False also for a zombie: it holds nothing any more."""
+    """False also for a zombie, which holds nothing any more."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -202,7 +202,7 @@ class Server:
         self.ready_at = 0.0
 
     def _keep_rings(self) -> None:
-        """A new worker begins a new trace ring; what a dead one wrote stays readable under a second name."""
+        """Keeps a dead worker's trace ring under a second name, since a new worker begins a new ring."""
         rings = list((self.data_dir / "run").glob("trace-*.ring"))
         if not rings or self.data_dir.stat().st_dev != self.base.stat().st_dev:
             return  # another file system: no second names there
@@ -226,7 +226,7 @@ class Server:
         return found
 
     def counters(self) -> Counter[str]:
-        """Counters of all workers together, about a second old; empty while it cannot be asked."""
+        """Counters of all workers together, about a second old; empty while the server does not answer."""
         total: Counter[str] = Counter()
         try:
             for worker in self.status()["workers"]:
@@ -236,7 +236,7 @@ class Server:
         return total
 
     def log_events(self) -> list[dict[str, Any]]:
-        """Of all its lives.  A line that a kill has cut, and what is no event, are left out."""
+        """Events of all its lives, without lines that a kill has cut, or that are no events."""
         events = []
         for line in self.log_path.read_text().splitlines():
             if line.startswith("{") and line.endswith("}"):

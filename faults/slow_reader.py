@@ -1,6 +1,6 @@
-"""A client stops reading (SIGSTOP) while others keep writing to it and to one another; later it goes on.
+"""A client stops reading (SIGSTOP) while others keep writing to it and to one another; later it continues.
 
-The control does the same, and stops the client's worker too: a server that waits for a client that does not read.
+The control stops the client's worker too, as a server would that waits for a client that does not read.
 """
 
 import os
@@ -30,7 +30,7 @@ GROWTH_BYTES_MAX = 32 << 20  # of one worker's own memory, while 6 MB wait for o
 
 
 async def slow_reader(seconds: float, seed: int, parent: Path | None) -> Outcome:
-    """seconds: how long it does not read, at least.  Over 20 s the server gives its connection up."""
+    """seconds: how long it does not read, at least.  After 20 s the server closes its connection."""
     async with arena(seed, WORKERS, parent) as ground, arena(seed, 1, parent) as control:
         outcome, recorded = await play(ground, Pace(control), seconds, worker_too=False)
         ground.conclude(outcome, recorded)
@@ -38,14 +38,14 @@ async def slow_reader(seconds: float, seed: int, parent: Path | None) -> Outcome
 
 
 async def blocked_control(seed: int, parent: Path | None) -> Outcome:
-    """A worker that stands still with its client is caught, and all is well once it goes on."""
+    """A worker that stalls with its client must be caught; once it continues, everything must be delivered."""
     async with arena(seed, WORKERS, parent) as ground, arena(seed, 1, parent) as control:
         outcome, recorded = await play(ground, Pace(control), 0.0, worker_too=True)
         outcome.name = "control: the worker stops with the slow reader"
         caught = [violation for violation in outcome.violations if violation.rule == "stalled"]
         outcome.violations = [violation for violation in outcome.violations if violation.rule != "stalled"]
         if not caught:
-            outcome.violations.append(Violation("control", "a worker stood still and nobody noticed"))
+            outcome.violations.append(Violation("control", "a worker stalled and no checker noticed"))
         outcome.facts["caught"] = len(caught)
         ground.conclude(outcome, recorded)
         return outcome
@@ -77,7 +77,7 @@ async def stop_and_go_on(
         return time.monotonic() > begun + seconds
 
     owner = ground.server.worker_pid(worker_of(parse_number(bob.number) << 8 | bob.device, WORKERS))
-    proxy.hold(True)  # with bob alone his kernel would read on for a while
+    proxy.hold(True)  # without it bob's kernel would read on for a while
     bob.signal(signal.SIGSTOP)
     if worker_too:
         os.kill(owner, signal.SIGSTOP)
@@ -105,7 +105,7 @@ async def stop_and_go_on(
 
 
 async def everybody_is_there(ground: Arena, port: int) -> Person:
-    """Returns bob, who is reached through this port and has heard from those who will write to him."""
+    """Returns bob, who connects through this port, after the first messages of both writers have reached him."""
     ground.ports = {"bob": port}
     await ground.open(ROSTER)
     ann, bob, cid, _ = ground.people.persons.values()
@@ -116,7 +116,7 @@ async def everybody_is_there(ground: Arena, port: int) -> Person:
 
 
 def go_on(ground: Arena, bob: Person) -> list[Watch]:
-    """Two write to bob, and all others to one another; what has to go on meanwhile."""
+    """Makes two write to bob and the others to one another.  -> what must not stall meanwhile."""
     others = [person for person in ground.people.persons.values() if person is not bob]
     watches = []
     for person in others:

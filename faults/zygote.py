@@ -1,10 +1,10 @@
-"""Forks client processes from one that has imported the SDK already: a client then costs milliseconds.
+"""Forks client processes from one that has already imported the SDK: a client then costs milliseconds.
 
     in, one JSON line each    the settings of a person (see person.py), with "name"
     out                       {"born": pid, "name": …}   {"died": pid, "name": …, "status": wait status}
 
-Single-threaded, so a fork here is as good as a fresh start.  It ends with its standard input, its children
-with it.
+It is single-threaded, so a fork is as good as a fresh start.  It ends with its standard input, and its children with
+it.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class Zygote:
 
 
 def _wake_only(number: int, frame: FrameType | None) -> None:
-    """The number arrives through the wake-up descriptor; without a handler it would not."""
+    """Without a handler the number would not arrive through the wake-up descriptor."""
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""One person of the demo: a process of its own with one account, told what to do by JSON lines on standard input.
+"""One person of the demo: a process with one account.  JSON lines on standard input say what to do.
 
-    {"do": "register", "number": "+1555…", "server": "host:port", "root_key": "hex"}   asks {"need": "code"} in between
+    {"do": "register", "number": "+1555…", "server": "host:port", "root_key": "hex"}
+                      answers {"need": "code"}, then takes {"do": "code", "code": "…"}
     {"do": "start"}   {"do": "send", "to": "+1555…", "text": "…"}   {"do": "read", "from": "+1555…"}   {"do": "stop"}
 
-Everything that happens comes back as JSON lines on standard output.
+Each event comes back as a JSON line on standard output.
 """
 
 import asyncio
@@ -72,7 +73,7 @@ class Person:
         await self.client.mark_read(command["from"])
 
     def on_step(self, step: str) -> None:
-        """Shows the ciphertext of each envelope as it is handed to the server."""
+        """Shows the ciphertext of each envelope when it is written to the connection."""
         if step != "send:written" or self.client is None:
             return
         for entry in self.client._account.outbox.pending(0, 64):

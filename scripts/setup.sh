@@ -1,15 +1,15 @@
 #!/bin/sh
-# Sets the checkout up, one step per call (the Makefile knows their order and when each is due):
+# Sets the checkout up, one step per call.  The Makefile knows their order and when each is due:
 #
-#   system      C compiler, Python headers, libsodium, LMDB, OpenSSL and GMP; installed with apt-get on Debian
-#               as root, named for every other system
+#   system      C compiler, Python headers, libsodium, LMDB, OpenSSL and GMP: installed with apt-get as root on
+#               Debian, only named elsewhere
 #   venv        .venv with the build tools and the run-time dependencies of pyproject.toml
-#   test-deps   the "test" extra of pyproject.toml into .venv
-#   release     the optimised build, installed into .venv: what `wa`, the demo and `make run` use
-#   debug       the build with assertions and live-object counters, in place: what the tests use
+#   test-deps   the "test" extra of pyproject.toml, into .venv
+#   release     the optimised build, installed into .venv: for `wa`, the demo and `make run`
+#   debug       the build with assertions and live-object counters, in place: for the tests
 #
-# The two builds live side by side: a process started in the checkout (pytest) imports the one in place, the
-# commands in .venv/bin import the installed one.  Long output goes to build/setup.log and is shown on failure.
+# Both builds live side by side.  A process started in the checkout (pytest) imports the one in place; the commands in
+# .venv/bin import the installed one.  Long output goes to build/setup.log; its end is shown on failure.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -24,7 +24,7 @@ fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 logged() {
     if ! "$@" >"$LOG" 2>&1; then
         tail -n 40 "$LOG" >&2
-        fail "failed: $* (all of it in $LOG)"
+        fail "failed: $* (whole output: $LOG)"
     fi
 }
 
@@ -85,9 +85,9 @@ debian_packages() {
 
 instructions() {
     cat >&2 <<TEXT
-setup: missing here: $*
+setup: missing: $*
 
-Install these, then run make again:
+Install the packages of your system, then run make again:
 
   Debian, Ubuntu   apt-get install gcc libc6-dev make python3-dev python3-venv libsodium-dev liblmdb-dev libssl-dev libgmp-dev
   Fedora, RHEL     dnf install gcc make python3.11-devel libsodium-devel lmdb-devel openssl-devel gmp-devel
@@ -96,8 +96,8 @@ Install these, then run make again:
   openSUSE         zypper install gcc make python311-devel libsodium-devel lmdb-devel libopenssl-devel gmp-devel
   FreeBSD          pkg install python311 py311-pip py311-sqlite3 libsodium lmdb gmp   (OpenSSL is in the base system)
 
-The Python found is the first of \$PYTHON, python3, python3.11, 3.12, 3.13 that is 3.11 or later.
-The server needs epoll or kqueue as FreeBSD has it; macOS is not a target.
+Python must be 3.11 or later; setup takes the first such of \$PYTHON, python3, python3.11, python3.12, python3.13.
+The server runs on Linux and FreeBSD (epoll, kqueue), not on macOS.
 TEXT
     exit 1
 }
@@ -107,7 +107,7 @@ apt_works() { [ -f /etc/debian_version ] && [ "$(id -u)" = 0 ] && command -v apt
 step_system() {
     case $(uname -s) in
         Linux | *BSD) ;;
-        *) say "$(uname -s) is neither Linux nor a BSD: the event loop has no backend for it" ;;
+        *) say "$(uname -s) is neither Linux nor a BSD: the server will not run on it" ;;
     esac
     lacking=$(missing | tr '\n' ' ')
     if [ -n "$lacking" ] && apt_works; then
@@ -144,18 +144,18 @@ pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 step_venv() {
     PY=$(find_python)
-    # A half-made or moved environment is made anew; a good one is kept and only brought up to date.
+    # A half-made or moved environment is made anew; a good one is kept and updated.
     if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         say "making $VENV with $PY ($("$PY" -V))"
         logged "$PY" -m venv --clear "$VENV"
     fi
-    say "installing the dependencies"
+    say "installing the dependencies into $VENV"
     { requirements build; requirements run; } >build/requirements.txt
     logged pip install -r build/requirements.txt
 }
 
 step_test_deps() {
-    say "installing the test tools (one of them is a cross compiler of 90 MB)"
+    say "installing the test tools into $VENV (with a cross compiler of 90 MB)"
     requirements test >build/requirements-test.txt
     logged pip install -r build/requirements-test.txt
 }
@@ -163,7 +163,7 @@ step_test_deps() {
 # --- the two builds -----------------------------------------------------------------------------
 
 step_debug() {
-    say "building the fast path for tests, in place (about a minute when it changed)"
+    say "building the fast path for the tests (about a minute when it changed)"
     # A module whose source is gone must not stay importable.
     find wa/_fastpath sim/_native bench/_load -name '*.so' | while read -r module; do
         [ -f "${module%%.*}.pyx" ] || rm -f "$module"
@@ -172,8 +172,8 @@ step_debug() {
 }
 
 step_release() {
-    say "building the optimised fast path and installing wa into $VENV (about a minute when it changed)"
-    # Only compiled modules are worth keeping between builds; a deleted Python file must not be installed.
+    say "building the optimised fast path, then installing wa into $VENV (about a minute when it changed)"
+    # Compiled modules are kept between builds.  Nothing else is: a deleted Python file must not be installed.
     for tree in build/lib.*; do
         [ ! -d "$tree" ] || find "$tree" -type f ! -name '*.so' -delete
     done
@@ -186,5 +186,5 @@ case ${1:-} in
     test-deps) step_test_deps ;;
     release) step_release ;;
     debug) step_debug ;;
-    *) fail "say which step: system, venv, test-deps, release or debug" ;;
+    *) fail "name a step: system, venv, test-deps, release or debug" ;;
 esac

@@ -1,10 +1,10 @@
 """Deterministic simulation of the delivery code: real loops, one seed, one history, and checkers over it.
 
     python -m sim run --seed 1 --runs 1000        seeds 1..1000
-    python -m sim show 17                          one seed, its history as a person reads it
+    python -m sim show 17                          one seed and its history
     python -m sim controls                         the negative controls: each must be caught
 
-What runs is the compiled `wa._fastpath.loop.loop.Loop` with everything below it.  What is simulated is the machine:
+The code is real: the compiled `wa._fastpath.loop.loop.Loop` and everything below it.  The machine is simulated:
 network, clocks, randomness and disk.  The parts:
 
     settings   what a seed decides before the run
@@ -17,6 +17,6 @@ network, clocks, randomness and disk.  The parts:
     history    every event, readable, hashable
     runner     many seeds over many processes
     controls   the negative controls
-    quick      remembers curve arithmetic, which would be half of a run
+    quick      caches curve arithmetic, half of a run's time
     _native    the simulated machine: network, poller, agenda, store
 """

@@ -1,4 +1,4 @@
-"""The simulation's commands; see sim/__init__.py."""
+"""Simulate the delivery code: one seed decides one run, its faults and its history; checkers read the history."""
 
 import sys
 import time
@@ -12,9 +12,9 @@ from sim.controls import CONTROLS, run_control
 from sim.runner import Summary, cores, explain, run_many
 from sim.settings import FAULTS
 
-app = typer.Typer(add_completion=False, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 console = Console()
-Faults = Annotated[str | None, typer.Option(help="only these, comma-separated; an empty string: none")]
+Faults = Annotated[str | None, typer.Option(help="Only these faults, comma-separated; an empty string: none.")]
 
 
 def _faults(text: str | None) -> tuple[str, ...] | None:
@@ -23,18 +23,18 @@ def _faults(text: str | None) -> tuple[str, ...] | None:
     kinds = tuple(word for word in text.split(",") if word)
     for kind in kinds:
         if kind not in FAULTS:
-            raise typer.BadParameter(f"no fault {kind!r}; there are {', '.join(FAULTS)}")
+            raise typer.BadParameter(f"no fault {kind!r}; choose from {', '.join(FAULTS)}")
     return kinds
 
 
 @app.command()
 def run(
-    seed: Annotated[int, typer.Option(help="the first seed")] = 1,
-    runs: Annotated[int, typer.Option(min=1, help="how many seeds from there")] = 200,
-    jobs: Annotated[int, typer.Option(min=1, help="processes")] = cores(),
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 200,
+    jobs: Annotated[int, typer.Option(min=1, help="How many processes.")] = cores(),
     faults: Faults = None,
 ) -> None:
-    """Runs seeds and checks each.  Exit status 1 when any violated a rule."""
+    """Run many seeds and check each. Exit code 1 if one violates a rule."""
     kinds = _faults(faults)
     began = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -63,18 +63,21 @@ def run(
 
 @app.command()
 def show(
-    seed: int,
-    whole: Annotated[bool, typer.Option(help="every event, not only those of the envelope concerned")] = False,
-    control: Annotated[str, typer.Option(help="a negative control, by name")] = "none",
+    seed: Annotated[int, typer.Argument(help="The seed.", show_default=False)],
+    whole: Annotated[bool, typer.Option(help="Every event, not only those of the violating envelope.")] = False,
+    control: Annotated[str, typer.Option(help="Break the promise of this negative control.")] = "none",
     faults: Faults = None,
 ) -> None:
-    """One seed: its settings, its violations, its history and the hash of that."""
+    """Show one seed: settings, violations, history and its hash."""
     print(explain(seed, whole=whole, control=control, faults=_faults(faults)))
 
 
 @app.command()
 def controls() -> None:
-    """The negative controls.  Exit status 0 only if each was caught and none of their seeds fails without."""
+    """Break each promise on purpose. Exit code 1 if a checker stays silent.
+
+    The same seeds must pass with the promise kept.
+    """
     good = True
     for control in CONTROLS:
         outcome = run_control(control)
@@ -83,7 +86,7 @@ def controls() -> None:
         verdict = "[green]caught[/]" if outcome.good else "[bold red]NOT CAUGHT[/]"
         console.print(f"{verdict} {control.name}: {control.breaks}: {caught}", soft_wrap=True)
         if outcome.false_alarms:
-            console.print(f"    and fails without it: seeds {outcome.false_alarms}", style="red")
+            console.print(f"    false alarm: seeds {outcome.false_alarms} fail with the promise kept", style="red")
     if not good:
         raise typer.Exit(1)
 

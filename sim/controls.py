@@ -1,7 +1,7 @@
-"""Negative controls: the environment breaks one promise on purpose, and the checkers must notice.
+"""Negative controls: each breaks one promise on purpose, and the checkers must notice.
 
-Each names the rules that have to fail.  With the promise kept, the same seeds and faults pass; a control that is not
-caught, or a positive run that fails, makes the whole fail.
+A control names the rules that must be violated.  The same faults with the promise kept must pass.  One control that is
+not caught, or one false alarm, fails the command.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,12 @@
-"""A person's device: a client with a durable store, honest unless told otherwise.
+"""A person's device: a client with a durable store.  It is honest unless a control or a fault makes it misbehave.
 
-It keeps the client's side of docs/protocol.md, section 4: an id is used once, an outbox is durable before the first
-send, a delivery is acknowledged after the commit of its id and content, what was committed before is acknowledged
-again and not shown, receipts only rise, unanswered envelopes go out again after 10 s or a reconnect.  `crash()` forgets
-everything since the last commit.
+It keeps the client's side of docs/protocol.md, section 4:
+- an id is used once, and the outbox is durable before the first send;
+- a delivery is acknowledged after the commit of its id and content; a committed one that comes again is acknowledged
+  and not shown;
+- receipts only rise; unanswered envelopes are resent after 10 s or a reconnect.
+
+`crash()` forgets everything since the last commit.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ if TYPE_CHECKING:
 
 READY, CLOSE, RESPONSE, PONG, ERROR = 0x05, 0x04, 0x11, 0x03, 0x06
 STORED_RECEIPT, SEND, SEND_TTL, DELIVER, DELIVER_QUEUED = 0x28, 0x40, 0x50, 0x60, 0x70
-QUIET_NS: Final = 9 * SECOND  # nothing heard for so long: the connection is given up
+QUIET_NS: Final = 9 * SECOND  # after so long without a byte the connection is given up
 PING_NS: Final = 3 * SECOND
 STATUS_MAX: Final = 32
-NOBODY: Final = 1 << 17  # wake target of a connection that is looked at from time to time
+NOBODY: Final = 1 << 17  # wake target of a connection that is polled
 
 
 def body_of(key: Key, size: int) -> bytes:
@@ -144,7 +147,7 @@ class Device:
         )
 
     def storm(self, n: int) -> None:
-        """Opens so many connections, takes their handshakes as far as they go, and drops them a little later."""
+        """Opens this many connections, shakes hands as far as it gets, and drops them a little later."""
         alive = [w for w in self.world.workers if w.alive]
         lines: list[Line] = []
         for _ in range(n if alive else 0):
@@ -190,7 +193,7 @@ class Device:
         self._again()
 
     def crash(self) -> None:
-        """The process is gone: nothing since the last commit was kept."""
+        """The process dies: everything since the last commit is lost."""
         self.world.ledger.event(self.who, "crashed", None, f"{len(self.changes)} changes lost")
         self.changes = []
         self.heard = {}
@@ -373,7 +376,7 @@ class Device:
             self.flush()
 
     def send_outbox(self) -> None:
-        """What has no answer yet, in the order it was written, as far as the client's own window goes."""
+        """Sends unanswered envelopes in the order of writing, up to the client's own window."""
         now = self.world.net.now_ns
         heard = self.heard
         waiting = [(key, item) for key, item in self.outbox.items() if key not in heard]
@@ -402,7 +405,7 @@ class Device:
             self.plain.append(frames.encode(SEND, kind=item.kind, address=recipient, id=id_, body=body))
 
     def flush(self) -> None:
-        """Everything that waits, in records of at most 60 kB."""
+        """Sends all pending frames, in records of at most 60 kB."""
         line = self.line
         if line is None or not line.open or not self.plain:
             return

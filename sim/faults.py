@@ -1,4 +1,4 @@
-"""What goes wrong, and when: a list of small functions, each started at random times of the active phase."""
+"""The faults: small functions, each started at random times of the active phase."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Faults:
         self._next()
 
     def stop(self) -> None:
-        """From here on everything works."""
+        """Ends all faults: from here on everything works."""
         self.calm = True
         world = self.world
         for worker in world.workers:
@@ -136,7 +136,7 @@ class Faults:
         self.world.after(self._span(), back)
 
     def storm(self) -> None:
-        """One device logs in many times at once, as a thousand phones do after an outage."""
+        """A login storm: one device logs in many times at once, as many phones do after an outage."""
         device = self._device()
         if not device.removed:
             self._say(f"{device.who} logs in many times at once")

@@ -1,4 +1,4 @@
-"""Every event of a run: readable by a person, and one hash, so that two runs of a seed can be compared."""
+"""Every event of a run, as text for people, and one hash, by which two runs of a seed are compared."""
 
 import hashlib
 from dataclasses import dataclass, field

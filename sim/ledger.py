@@ -1,15 +1,15 @@
-"""What every party was told about every envelope, and the checkers over it.
+"""The ledger of what every party was told about every envelope, and the checkers over it.
 
-Rules checked as they happen (the names are what a report says):
+Rules that are checked as things happen, by the names that a report shows:
     accepted    told ✓ only when the envelope was on stable storage or committed by its device at that time
     delivered   told ✓✓ only when the device had committed it
     read        told only when the recipient had said so
-    rising      of an envelope that was sent once, no live receipt goes back, unless a worker died meanwhile
+    rising      live receipts of an envelope that was sent once never fall, unless a worker died meanwhile
     twice       shown at most once
     altered     the body, kind and sender are what was sent
     order       between one sender and one recipient, equal priority is first shown in the order of sending
     refused     refusals name a reason that can be true
-    status      receipts.status says "not waiting" of an accepted envelope only when it was delivered, or its end told
+    status      receipts.status says "not waiting" of an accepted envelope only after it was delivered, or its end told
     window      never more unacknowledged deliveries on a connection than the window
     cap         no mailbox over its cap
     queued      no envelope in a mailbox twice
@@ -17,9 +17,9 @@ Rules checked as they happen (the names are what a report says):
     push        at most one wake-up is pending per device
     contract    the loop keeps the rules of os/poller.pxd
 
-and at the end, when everything works again and everybody is there:
+Rules that are checked at the end, when everything works again and every device has connected:
     lost        told ✓ but neither shown nor reported expired, refused or dropped
-    unresolved  the sender never got a final answer, or does not know what became of it
+    unresolved  the sender never got a final answer, or does not know the envelope's end
     leak        entries, buffers, connections, rows or counts that nothing accounts for
 """
 

@@ -14,11 +14,11 @@ REFUSAL_BYTES = 7  # kind, code, retry_after_ms, no text
 
 
 class Broken(Exception):
-    """The connection is over: reset, ended, or refused in the clear (then with a code)."""
+    """The connection is over: reset, ended, or refused in the clear; then it has a code."""
 
 
 class Line:
-    """Times out by its owner.  `frames_in()` returns what has come; `send` seals and writes what the stream takes."""
+    """`frames_in()` returns what has come; `send` seals and writes what the stream takes.  Its owner times it out."""
 
     def __init__(
         self,

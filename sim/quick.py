@@ -1,7 +1,7 @@
-"""Importing this makes X25519 remember its results; see sim/_native/dh.pyx.
+"""Importing this makes X25519 cache its results (sim/_native/dh.pyx).
 
-Half of a simulation would be X25519 over the same keys.  It has to be imported before the Noise layer is loaded; where
-that is too late, seeds run the same, only slower.
+Without the cache, X25519 over the same keys is half of a simulation's time.  Import it before the Noise layer is
+loaded; if it comes too late, seeds run the same, only slower.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Many seeds over many processes, and one seed as a person reads it."""
+"""Runs many seeds over many processes, and explains one seed to a person."""
 
 import os
 import traceback
@@ -14,7 +14,7 @@ from sim.world import World
 from wa.errors import LocalError, RemoteError
 
 CHUNK = 25
-# What a bug in the code under test (an invariant above all) or in the model raises out of a run.
+# What a bug raises, in the code under test (above all a broken invariant) or in the model.
 BUGS = (AssertionError, LookupError, TypeError, ValueError, AttributeError, OSError, RemoteError, LocalError)
 FAILURES_KEPT = 20
 

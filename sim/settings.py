@@ -1,4 +1,4 @@
-"""What a seed decides before the run starts."""
+"""Settings of a run: what a seed decides before it starts."""
 
 import random
 from dataclasses import dataclass, field
@@ -57,8 +57,8 @@ class Settings:
     bus: Link
     disk_ns: int
     disk_jitter_ns: int
-    turn_ns: int  # a worker's next turn starts no earlier than so long after the last
-    commit_ns: int  # a client commits so long after the first change
+    turn_ns: int  # least time between the starts of a worker's turns
+    commit_ns: int  # from a client's first change to its commit
     ack_ns: int
     resend_after_ns: int
     fault_every_ns: int
@@ -78,7 +78,7 @@ class Settings:
         return self.control != "no_fsync"
 
     def bound(self, name: str) -> int:
-        """A bound of wa.limits, by its lower-case name, as the loops of this run have it."""
+        """A bound of wa.limits, by its lower-case name, with this run's overrides."""
         value = self.overrides.get(name)
         return int(getattr(limits, name.upper())) if value is None else value
 

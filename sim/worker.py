@@ -1,4 +1,4 @@
-"""One simulated server process: a real Loop on a simulated machine, its disk, and a cold path that lets devices in."""
+"""One simulated server process: a real Loop on a simulated machine, a disk, and a cold path that admits devices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sim.ledger import Ledger
     from sim.world import World
 
-CHECK_TURNS: Final = 32  # turns between two looks at the invariants of a loop's state
+CHECK_TURNS: Final = 32  # turns between two checks of a loop's invariants
 STORE_TARGETS: Final = 32  # worker k is wake target k, its disk 32 + k
 
 
@@ -155,7 +155,7 @@ class Worker:
         world.ledger.event(self.name, "started")
 
     def _died(self) -> None:
-        """The process is gone, perhaps in the middle of a turn: its store takes nothing any more."""
+        """The process died, perhaps in the middle of a turn: its store takes nothing any more."""
         self.store.kill()
         self.world.ledger.event(self.name, "died")
 
@@ -269,7 +269,7 @@ class Worker:
 
     @property
     def quiet(self) -> bool:
-        """Nothing in custody and nothing in a mailbox, corrupt envelopes and those of removed devices apart."""
+        """Custody and mailboxes are empty, except for corrupt envelopes and those of removed devices."""
         left = [key for key in self.disk.mail.order if not self._excused(key)]
         return self.alive and not left and not self.loop.stats()["custody_entries"]
 
@@ -277,7 +277,7 @@ class Worker:
         return key in self.disk.damaged or self.world.was_removed(key)
 
     def check_quiet(self) -> None:
-        """Everybody has hung up and everything is acknowledged: nothing may be left."""
+        """All clients are gone and everything is acknowledged: nothing may be left."""
         stats = self.loop.stats()
         for name in ("connections", "half_open", "custody_entries", "slab_used_bytes"):
             if stats[name]:

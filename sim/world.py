@@ -118,7 +118,7 @@ class World:
     # --- running ------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """The whole life of this world; violations are in the ledger afterwards."""
+        """Runs the whole life of this world; afterwards the ledger has the violations."""
         for worker in self.workers:
             worker.start()
         for device in self.devices:
@@ -150,7 +150,7 @@ class World:
             self.workers[target].turn()
 
     def pump(self, host: SimHost, ns: int) -> None:
-        """The world goes on while one worker, which is stopping, waits for its sockets and its disk."""
+        """Runs the world while one worker, which is stopping, waits for its sockets and its disk."""
         until = self.net.now_ns + ns
         self.after(ns, lambda: None)
         while self.net.now_ns < until and not host.dead and not host.ready():

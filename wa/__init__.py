@@ -1,3 +1,3 @@
-"""wa: a messaging server that keeps its promises, and its client SDK."""
+"""wa: a messaging server and its client SDK (README.md; docs/architecture.md for the code)."""
 
 __version__ = "0.1.0"

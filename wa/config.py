@@ -2,8 +2,9 @@
 
 Precedence, highest first: command-line flags, environment (`WA_DATA_DIR`, `WA_LISTEN`, …), the TOML file
 (`--config`, else `WA_CONFIG`, else `wa.toml` in the working directory if there is one), the defaults below.
-A key that is not known is an error that names the nearest one; so is a value of the wrong form.  Of the
-environment, which other programs share, only names that are nearly one of ours are refused.
+
+An unknown key is an error that names the nearest one.  A wrong value is an error that names its source.  The
+environment is shared with other programs, so there only near misses of our names are errors.
 """
 
 import difflib
@@ -22,6 +23,7 @@ from wa.errors import LocalError
 DEFAULT_FILE = "wa.toml"
 ENV_PREFIX = "WA_"
 ENV_FILE = "WA_CONFIG"
+FLAG = "flag --{}"  # how an error names the source of a value
 OVERFLOW_POLICIES = ("refuse", "prune")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -48,10 +50,10 @@ class CodeTransport:
 
 @dataclass(frozen=True)
 class Push:
-    """How devices that are not connected are woken.
+    """How offline devices are woken.
 
-    kind "none": not at all; "file": a line in the file `where`; "webhook": a request to the URL `where`, which
-    is not shown, since it may hold a secret.
+    kind "none": not at all; "file": a line in the file `where`; "webhook": a request to the URL `where`.
+    `where` is not shown: a URL may hold a secret.
     """
 
     kind: str = "none"
@@ -72,7 +74,7 @@ class Config:
     log_format: str = "text"
 
     def resolved(self) -> "Config":
-        """With the number of workers decided: once, since a pinned process sees one core only."""
+        """With the number of workers decided.  Do it once: a pinned process sees one core only."""
         return replace(self, workers=self.workers or min(len(usable_cores()), limits.WORKERS_MAX))
 
 
@@ -89,9 +91,9 @@ def load(
     file: Path | None = None,
     default_file: Path = Path(DEFAULT_FILE),
 ) -> Config:
-    """The settings in force.  A flag whose value is None was not given.
+    """The settings in force.  A flag that is None was not given.
 
-    Raises LocalError naming the source and key: unknown key, wrong form, or a named file that is not there.
+    Raises LocalError with source and key: an unknown key, a wrong value, or a named file that is missing.
     """
     values: dict[str, Any] = {}
     named = file or (Path(environ[ENV_FILE]) if environ.get(ENV_FILE) else None)
@@ -99,7 +101,7 @@ def load(
     if named is not None or path.is_file():
         values |= _from_file(path)
     values |= _from_environment(environ)
-    values |= _parsed({key: value for key, value in flags.items() if value is not None}, "flag --{}")
+    values |= _parsed({key: value for key, value in flags.items() if value is not None}, FLAG)
     return Config(**values)
 
 
@@ -108,7 +110,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         with path.open("rb") as stream:
             raw = tomllib.load(stream)
     except OSError as error:
-        raise LocalError(f"cannot read {path}: {error.strerror}") from None
+        raise LocalError(f"cannot read settings from {path}: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise LocalError(f"{path} is not TOML: {error}") from None
     return _parsed(raw, str(path) + ", key {}")
@@ -131,7 +133,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _parsed(raw: Mapping[str, Any], source: str) -> dict[str, Any]:
     values = {}
     for key, value in raw.items():
-        where = source.format(key.upper() if ENV_PREFIX + "{}" in source else key)
+        shown = key.upper() if ENV_PREFIX + "{}" in source else key.replace("_", "-") if source == FLAG else key
+        where = source.format(shown)
         if key not in _PARSERS:
             near = difflib.get_close_matches(key, _PARSERS, 1, 0.0)
             raise LocalError(f"{where}: no such setting; did you mean {near[0]}?")

@@ -1,15 +1,15 @@
 """Every error that can cross the wire, in one table.
 
-The server, the client SDK and `docs/protocol.md` all use these numbers and names; a test compares the three.
-Codes below 32 end a connection.  Codes from 32 on answer one request or one envelope and leave the
-connection alive.
+Codes below 32 end the connection.  Codes from 32 on answer one request or one envelope, and the connection lives on.
+
+Server, client SDK and `docs/protocol.md` use these numbers and names; a test compares them.
 """
 
 from enum import IntEnum
 
 
 class Code(IntEnum):
-    """A named error.  `Code.X.name.lower()` is the name that people and logs see."""
+    """A named error.  People and logs see `Code.X.name.lower()`."""
 
     OK = 0
     # --- the connection ends ---

@@ -47,8 +47,8 @@ def is_device_address(address: int) -> bool:
 def parse_number(text: str) -> Number:
     """An E.164 number ("+15551230001") as an integer.
 
-    Numbers of reserved and fictional ranges (+1 555 …) are accepted: they are *possible*, and demos and
-    tests live on them.  Raises RemoteError(NUMBER_INVALID).
+    Reserved and fictional numbers (+1 555 …) are accepted: they are *possible*, and demos and tests use them.
+    Raises RemoteError(NUMBER_INVALID).
     """
     if not text.startswith("+") or len(text) > 32:
         raise RemoteError(Code.NUMBER_INVALID, f"write the number with + and country code, not {text[:32]!r}")

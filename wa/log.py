@@ -1,7 +1,7 @@
 """Structured log: one line per event, with time, level, process name, event name and fields.
 
-What must not appear in a log cannot be written by accident: fields that hold an address or a number are
-redacted by name, longer runs of digits inside any text are cut, and bytes (keys, bodies) are refused.
+Numbers, keys and bodies cannot reach a log by accident.  Fields that hold an address or a number are redacted by name;
+long runs of digits in any text are cut; bytes are refused.
 """
 
 import json
@@ -34,7 +34,7 @@ class Log:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.process = process
-        self.dropped_total = 0  # lines that the stream did not take (its reader is gone, the disk is full)
+        self.dropped_total = 0  # lines that could not be written: the reader is gone, or the disk is full
         self._threshold = LEVELS[level]
         self._level, self._form, self._now = level, form, now
         self._stream = stream or sys.stderr

@@ -1,6 +1,6 @@
-"""Counters of the cold path, and the Prometheus text of everything that a server counts.
+"""Counters of the cold path, and the Prometheus text of all counters of a server.
 
-A name in GAUGES is a present value; every other name counts since the start of its worker.
+A name in GAUGES is a present value.  Every other name counts since its worker started.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,7 @@
-"""Every benchmark does ROUNDS operations, in the fast path without Python in between, so groups compare directly."""
+"""Units of the fast path beside their Python twins.
+
+Each benchmark does ROUNDS operations, in the fast path without Python in between, so groups compare directly.
+"""
 
 import time
 from collections import deque

@@ -1,1 +1,1 @@
-"""Other servers under the same loads: Debian's ejabberd and mosquitto, plaintext, where they are installed."""
+"""Peers: Debian's ejabberd and mosquitto under the same loads, without encryption, as far as installed."""

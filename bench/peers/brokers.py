@@ -1,4 +1,4 @@
-"""The other servers as processes: configuration with what the load needs, a data directory of their own, one core."""
+"""The other servers as processes: each with a configuration for the load, its own data directory, and one core."""
 
 import os
 import shutil

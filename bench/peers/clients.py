@@ -1,4 +1,4 @@
-"""Clients of the other servers, in a process of their own; Python, so their cost is reported beside the server's."""
+"""Clients of the other servers, in a process of their own.  They are Python, so their cost is reported too."""
 
 import select
 import socket
@@ -97,7 +97,7 @@ class Clients:
         )
 
     def run_room(self, seconds: float) -> Load:
-        """One message after the other to the room, each when everybody has heard the one before."""
+        """Sends one message after the other to the room, each when all have heard the one before."""
         self._counts = dict.fromkeys(("sent", "delivered", "received", "gaps", "bytes_in", "bytes_out"), 0)
         cpu, own, began = cpu_of(self._pids), time.process_time(), time.perf_counter()
         members = len(self._clients)

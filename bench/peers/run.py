@@ -31,7 +31,7 @@ class Other:
 
 
 def run(settings: Settings, names: list[str]) -> Report:
-    """Those that are not installed are named in the report.  Raises OSError."""
+    """The report names those that are not installed.  Raises OSError."""
     report = Report("peers", {"pairs": settings.pairs, "rounds": settings.rounds, "seconds": settings.seconds})
     n = settings.pairs
     crowd = Crowd(devices=8 * n + 2 * ROOM, workers=WORKERS, streams=n + ROOM)

@@ -1,4 +1,4 @@
-"""What the client commands share: which account, which root key, and errors as one readable line."""
+"""What the client's commands share: which account, which root key, and each error as one line."""
 
 import asyncio
 import functools
@@ -30,14 +30,14 @@ ROOT_KEY_FILE = Path("keys") / "root.pub"
 HINTS: dict[Code, str] = {
     Code.DEVICE_UNKNOWN: "register this device again: wa register NUMBER",
     Code.REPLACED: "if that was not you, register again: wa register NUMBER",
-    Code.HANDSHAKE_FAILED: "this is not the server of the pinned root key, or its certificate expired",
-    Code.CODE_WRONG: "run wa register again and look at the code once more",
-    Code.CODE_EXPIRED: "run wa register again for a new one",
-    Code.TOO_MANY_ATTEMPTS: "run wa register again for a new code",
-    Code.BUDGET_EXHAUSTED: "wait a while; the server limits how often this may be asked",
+    Code.HANDSHAKE_FAILED: "check the address and the root key with the server's operator",
+    Code.CODE_WRONG: "run wa register again and check the code",
+    Code.CODE_EXPIRED: "run wa register again",
+    Code.TOO_MANY_ATTEMPTS: "run wa register again",
+    Code.BUDGET_EXHAUSTED: "the server limits how often this may be asked",
     Code.ACCOUNT_UNKNOWN: "check the number",
     Code.DEVICES_FULL: "remove one first: wa devices --remove N",
-    Code.NUMBER_INVALID: "write it with + and the country code, for example +15551230001",
+    Code.NUMBER_INVALID: "for example +15551230001",
     Code.VERSION_UNSUPPORTED: "upgrade wa",
 }
 
@@ -58,7 +58,7 @@ def registered() -> list[Path]:
 
 
 def choose(account: str | None) -> Path:
-    """The directory meant by --account: a number, a path, or nothing when there is only one account.
+    """The directory of --account, which is a number or a path; without it, the only account.
 
     Raises LocalError that says what to do.
     """
@@ -66,17 +66,17 @@ def choose(account: str | None) -> Path:
         return directory_of(account) if account.startswith("+") else Path(account).expanduser()
     found = registered()
     if not found:
-        raise LocalError(f"there is no account in {home()} yet; begin with: wa register +15551230001")
+        raise LocalError(f"no account in {home()} yet; begin with: wa register +15551230001")
     if len(found) > 1:
         names = ", ".join("+" + path.name for path in found)
-        raise LocalError(f"say which account with --account; there are {names}")
+        raise LocalError(f"there are several accounts; choose one with --account: {names}")
     return found[0]
 
 
 def find_root_key(given: str | None, data_dir: Path | None) -> bytes:
     """--root-key (hexadecimal or a file), WA_ROOT_KEY, or keys/root.pub of a server on this machine.
 
-    Raises LocalError: a server is never trusted because it was the first to answer.
+    Raises LocalError when there is none: a server is never trusted for being the first to answer.
     """
     given = given or os.environ.get(ROOT_KEY_ENV)
     if given:
@@ -88,8 +88,11 @@ def find_root_key(given: str | None, data_dir: Path | None) -> bytes:
         path = candidate.expanduser() / ROOT_KEY_FILE
         if path.is_file():
             return _parse_key(path.read_text(), str(path))
-    where = f"{candidates[0]} has none" if named is not None else "there is no server data on this machine"
-    raise LocalError(f"the server's root key is needed, and {where}; ask its operator for it and use --root-key")
+    where = f"{named} has none" if named is not None else f"there is no server in {', '.join(SERVER_DATA_DIRS)}"
+    raise LocalError(
+        f"no root key: {where}; give the --data-dir of a server on this machine, or the --root-key that the server's"
+        " operator tells you"
+    )
 
 
 def _parse_key(text: str, source: str) -> bytes:
@@ -98,7 +101,7 @@ def _parse_key(text: str, source: str) -> bytes:
     except ValueError:
         key = b""
     if len(key) != 32:
-        raise LocalError(f"{source} is neither a file nor 64 hexadecimal digits of a root key")
+        raise LocalError(f"no root key in {source}: it is 64 hexadecimal digits, or a file that holds them")
     return key
 
 
@@ -110,12 +113,12 @@ def passphrase_of(directory: Path) -> str | None:
     if given is not None:
         return given
     if not sys.stdin.isatty():
-        raise LocalError(f"the keys in {directory} are wrapped; give the passphrase in {PASSPHRASE_ENV}")
+        raise LocalError(f"the keys in {directory} are wrapped; set {PASSPHRASE_ENV} to their passphrase")
     return getpass.getpass("Passphrase: ")
 
 
 def clean(text: str) -> str:
-    """Text of others for a terminal: no control characters, so no escape sequences; line ends stay."""
+    """Other people's text, safe for a terminal: control characters go, so no escape sequence works; line ends stay."""
     return "".join(c if c in "\n\t" or c.isprintable() or c in "\u200d\ufe0f" else "\ufffd" for c in text)
 
 
@@ -134,7 +137,7 @@ def explain(error: RemoteError | ConnectionLost) -> str:
 
 
 def command(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """Runs an async command; every expected error is one line on stderr and exit code 1."""
+    """Runs an async command.  An expected error becomes one line on stderr and exit code 1."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -145,7 +148,7 @@ def command(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
         except LocalError as error:
             raise fail(str(error)) from None
         except sqlite3.OperationalError as error:
-            raise fail(f"the account's database cannot be written ({error}); is the disk full?") from None
+            raise fail(f"cannot write the account's database ({error}); is the disk full?") from None
         except OSError as error:
             raise fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": ")) from None
         except KeyboardInterrupt:

@@ -1,8 +1,8 @@
 """The full-screen chat with one number: history, live ticks, the state of the connection.
 
-Reads and writes only through `Client`; what is on the screen is what is in the store.  For that, events are asked for
-before anything is read; a page of history is in the tree of widgets before anything is awaited; and an event only says
-which row to read again, so that it may come late, or tell what is shown already.
+It reads and writes only through `Client`, and the screen shows what the store has.  Three habits keep that true:
+events are subscribed to before the store is read; a page of history is mounted before anything is awaited; an event
+only names the row to read again, so a late or repeated event does no harm.
 """
 
 import time
@@ -231,7 +231,7 @@ class ChatApp(App[None]):
             case Disconnected(reason):
                 left = max(0, round(self._retry_at - time.monotonic()))
                 text = Text(f"○ again in {left} s · {reason}" if left else "◌ connecting …", AMBER)
-        for state in self.query("#state").results(Static):  # none any more while the app closes
+        for state in self.query("#state").results(Static):  # none while the app closes
             state.update(text)
 
     def _show_banner(self) -> None:
@@ -243,7 +243,7 @@ class ChatApp(App[None]):
             banner.update(
                 Text.assemble(
                     ("⚠ The security keys of this number changed. ", "bold"),
-                    "A new phone, or somebody in between. Nothing is sent until you accept: compare the"
+                    "It is a new phone, or somebody is in between. Nothing is sent until you accept: compare the"
                     " safety number (F2) with the other side, then press F9.",
                 )
             )
@@ -251,7 +251,7 @@ class ChatApp(App[None]):
     # --- the conversation ---
 
     async def _load_older(self) -> bool:
-        """Another page above; False at the beginning of the conversation."""
+        """Shows one more page above.  False at the beginning of the conversation."""
         first = self._oldest
         page = self._client.history(self._peer, before_row=first.row if first else None)
         if not page:
@@ -262,14 +262,14 @@ class ChatApp(App[None]):
         upper_day = days.first() if days else None
         mounted = self._lines.mount_all(self._widgets(None, page), after=0)
         if upper_day is not None and first is not None and _day(first) == _day(page[-1]):
-            for line in self.query(f"#row-{first.row}"):  # none any more when it was a placeholder
+            for line in self.query(f"#row-{first.row}"):  # none if it was a placeholder
                 line.set_class(_belong_together(page[-1], first), "same")
             await upper_day.remove()
         await mounted
         return True
 
     async def _load_newer(self) -> None:
-        """What was added below."""
+        """Shows what was added below."""
         lines = self._lines
         is_at_end = lines.scroll_offset.y >= lines.max_scroll_y - 1
         while page := self._client.history(self._peer, after_row=self._newest.row if self._newest else 0):
@@ -282,7 +282,7 @@ class ChatApp(App[None]):
             lines.scroll_end(animate=False)
 
     async def _remove_replaced(self) -> None:
-        """Placeholders that are gone from the store since a readable copy came."""
+        """Removes placeholders that the store replaced by a readable copy."""
         for line in self.query(Line):
             if line.is_waiting and not self._client.has_row(line.row):
                 await line.remove()
@@ -302,7 +302,7 @@ class ChatApp(App[None]):
     # --- keys ---
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys that have nothing to do are not shown."""
+        """Hides keys that would do nothing now."""
         if action == "accept":
             return self._client.is_held(self._peer)
         if action == "retry":
@@ -345,7 +345,7 @@ class ChatApp(App[None]):
             self.notify(str(error), severity="warning", markup=False)
             return
         rows = [" ".join(groups[at : at + 4]) for at in range(0, len(groups), 4)]
-        self.notify("\n".join(rows), title="Safety number: the same on both phones", timeout=30, markup=False)
+        self.notify("\n".join(rows), title="Safety number: must be the same on both phones", timeout=30, markup=False)
 
     async def action_accept(self) -> None:
         if self._client.is_held(self._peer):
@@ -359,5 +359,5 @@ def _day(message: StoredMessage) -> date:
 
 
 def _belong_together(earlier: StoredMessage, later: StoredMessage) -> bool:
-    """Said by one side within a minute: shown without a gap."""
+    """Two messages of one side within a minute are shown without a gap."""
     return earlier.direction is later.direction and later.stored_ms - earlier.stored_ms < 60_000

@@ -1,4 +1,4 @@
-"""The commands of a user: register, send, listen, chat, and a few small ones around them."""
+"""The client's commands: register, send, listen, chat, and a few small ones."""
 
 import asyncio
 import json
@@ -44,10 +44,10 @@ from wa.client import (
 from wa.errors import LocalError
 from wa.ids import device_of, format_number, parse_number
 
-ACCOUNT_HELP = "Your number (+1555…) or an account directory; not needed when there is only one account."
+ACCOUNT_HELP = "Your number (+1555…) or an account directory; needed only with several accounts."
 ONLINE_WAIT_S = 15.0
-DELIVERY_WAIT_S = 2.0  # after the first tick, unasked; a recipient who is offline may take days
-SILENCE_S = 0.3  # a longer wait says what it waits for
+DELIVERY_WAIT_S = 2.0  # after ✓, without --wait: an offline recipient may take days
+SILENCE_S = 0.3  # after this long a wait says what it waits for
 
 TICKS = {
     State.PENDING: ("…", "dim"),
@@ -83,7 +83,7 @@ NumberArgument = Annotated[str, typer.Argument(metavar="NUMBER", help="With + an
 
 
 def add_client_commands(app: typer.Typer) -> None:
-    """Hangs the commands of this file into the program."""
+    """Adds the commands of this file to the program."""
     app.command("register")(register)
     app.command("send")(send)
     app.command("listen")(listen)
@@ -106,26 +106,31 @@ async def register(
     server: Annotated[str, typer.Option(help="host:port of the server.")] = "127.0.0.1:7340",
     root_key: Annotated[
         str | None,
-        typer.Option("--root-key", "--root-key-file", help="The server's root key: 64 hex digits or a file."),
+        typer.Option("--root-key", "--root-key-file", help="The server's root key: 64 hex digits, or a file."),
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Read the root key from this data directory of a server on this machine."),
+        typer.Option(help="Take the root key from this data directory of a local server."),
     ] = None,
     directory: Annotated[
         Path | None, typer.Option("--dir", help="Where to keep the account.", show_default="~/.wa/<number>")
     ] = None,
-    code: Annotated[str | None, typer.Option(help="The code, when you have it already; else you are asked.")] = None,
-    name: Annotated[str, typer.Option(help="What your other devices see this one called.")] = "",
+    code: Annotated[str | None, typer.Option(help="The code, if you have it; else you are asked.")] = None,
+    name: Annotated[
+        str, typer.Option(help="This device's name, for your other devices.", show_default="the machine's name")
+    ] = "",
     add: Annotated[
-        bool, typer.Option("--add", help="Add a device; without it, this becomes the number's only device.")
+        bool, typer.Option("--add", help="Keep the number's other devices. Without it they are removed.")
     ] = False,
     wrap: Annotated[
         bool,
-        typer.Option("--passphrase", help="Wrap the keys on disk under a passphrase that you are asked for."),
+        typer.Option("--passphrase", help=f"Wrap the keys on disk under a passphrase: asked for, or {PASSPHRASE_ENV}."),
     ] = False,
 ) -> None:
-    """Make this machine a device of your number."""
+    """Make this machine a device of your number.
+
+    The server sends a code to the number; wa serve prints it by default.
+    """
     digits = parse_number(number)
     where = directory or directory_of(number)
     key = find_root_key(root_key, data_dir)
@@ -145,7 +150,7 @@ async def register(
 
 
 async def _ask_code(number: str) -> str:
-    return await asyncio.to_thread(typer.prompt, f"Code that was sent to {number}")
+    return await asyncio.to_thread(typer.prompt, f"Code sent to {number} (wa serve prints it by default)")
 
 
 def _new_passphrase(directory: Path) -> str:
@@ -165,14 +170,14 @@ async def send(
     wait: Annotated[
         Tick | None, typer.Option(help="Fail unless the message gets this far in time.", show_default=False)
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for that, or without --wait for ✓.")] = 30.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for --wait, or for ✓ without it.")] = 30.0,
 ) -> None:
-    """Send one message and say how far it got.
+    """Send one message and show how far it got.
 
-    ✓ the server has it safe, ✓✓ their phone has it. Without --wait, ✓ is enough.
+    ✓ the server has it safe. ✓✓ their phone has it. Without --wait, ✓ is enough.
 
-    A message that the server did not take in time stays in the outbox.
-    The next wa send, listen or chat sends it.
+    A message without ✓ stays in the outbox: the next wa send, listen or chat
+    sends it.
     """
     body = sys.stdin.read().removesuffix("\n") if text == "-" else text
     wanted = State.ACCEPTED if wait is None else State[wait.name]
@@ -228,22 +233,25 @@ def _why_not(client: Client, message: Message, wanted: State, timeout: float) ->
         return f"not {wanted.name.lower()} within {timeout:g} s"
     if client.is_held(message.recipient):
         return (
-            f"the identity of {message.recipient} changed and nothing is sent to it; compare the numbers "
+            f"the identity of {message.recipient} changed, so nothing is sent to it; compare the safety number "
             f"(wa safety-number {message.recipient}), then: wa trust {message.recipient}"
         )
     status = client.status
     why = f"; {status.reason}" if isinstance(status, Disconnected) else ""
-    return f"not accepted within {timeout:g} s{why}. It stays in the outbox and is sent by the next wa command"
+    return (
+        f"not accepted within {timeout:g} s{why}. The message stays in the outbox; the next wa send, listen or chat"
+        " sends it"
+    )
 
 
 @command
 async def listen(
     account: AccountOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-    count: Annotated[int | None, typer.Option(help="Stop after so many messages.")] = None,
-    read: Annotated[bool, typer.Option("--read", help="Tell the senders that you read their messages.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per event and line.")] = False,
+    count: Annotated[int | None, typer.Option(help="Stop after this many messages.")] = None,
+    read: Annotated[bool, typer.Option("--read", help="Tell the senders that you have read them (blue ✓✓).")] = False,
 ) -> None:
-    """Print messages as they come, beginning with those you have not seen. Ctrl-C ends it."""
+    """Print messages as they come, unseen ones first. Ctrl-C stops it."""
     left = count
     async with open_client(account) as client:
         async for event in client.events():
@@ -276,13 +284,16 @@ def _plain_line(event: Event) -> str:
         case MessageSynced(text, recipient, time_ms):
             return f"{_clock(time_ms)} you to {recipient}: {clean(text)}"
         case MessageUnreadable(sender):
-            return f"a message of {sender} could not be decrypted; it has been asked for again"
+            return f"a message from {sender} could not be decrypted; it was asked for again"
         case IdentityChanged(number):
-            return f"the identity of {number} changed; compare wa safety-number {number}, then wa trust {number}"
+            return (
+                f"the identity of {number} changed, so nothing is sent to it; compare the safety number "
+                f"(wa safety-number {number}), then: wa trust {number}"
+            )
         case Connected(queued):
             return f"connected, {queued} waiting" if queued else "connected"
         case Disconnected(reason, _, retry_in) if retry_in is not None:
-            return f"not connected: {reason}; next try in {retry_in:.0f} s"
+            return f"not connected: {reason}; retry in {retry_in:.0f} s"
         case ReceiptChanged(_, recipient, State.FAILED, reason):
             return f"a message to {recipient} failed: {reason.name.lower() if reason else ''}"
         case _:
@@ -293,12 +304,12 @@ def _clock(time_ms: int) -> str:
     try:
         return datetime.fromtimestamp(time_ms / 1_000).strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError, OSError):
-        return "????-??-?? ??:??"  # the sender's clock is beyond all calendars
+        return "????-??-?? ??:??"  # the sender's clock is outside datetime's range
 
 
 @command
 async def chat(number: NumberArgument, account: AccountOption = None) -> None:
-    """Talk to a number, full screen."""
+    """Chat with a number, full screen."""
     from wa.cli.chat import ChatApp  # noqa: PLC0415  Textual takes long to import
 
     format_number(parse_number(number))
@@ -318,7 +329,7 @@ def accounts() -> None:
 @command
 async def devices(
     account: AccountOption = None,
-    remove: Annotated[int | None, typer.Option(help="Remove this device of yours.")] = None,
+    remove: Annotated[int | None, typer.Option(help="Remove this device, by its number in the list.")] = None,
 ) -> None:
     """List the devices of your number, or remove one."""
     async with open_client(account) as client:
@@ -343,7 +354,7 @@ async def _online(client: Client) -> None:
 
 @command
 async def safety_number(number: NumberArgument, account: AccountOption = None) -> None:
-    """Sixty digits: when they are the same on both phones, nobody is in between."""
+    """Show the safety number. The same on both phones: nobody is in between."""
     directory = choose(account)
     async with Client(directory, passphrase=passphrase_of(directory)) as client:
         groups = client.safety_number(number).split()
@@ -353,10 +364,10 @@ async def safety_number(number: NumberArgument, account: AccountOption = None) -
 
 @command
 async def trust(number: NumberArgument, account: AccountOption = None) -> None:
-    """Accept the changed identity of a number; do it after comparing the safety number."""
+    """Accept a number's changed identity. Compare the safety number first."""
     async with open_client(account) as client:
         if not client.is_held(number):
-            typer.echo(f"The identity of {number} has not changed.")
+            typer.echo(f"The identity of {number} has not changed. There is nothing to do.")
             return
         await client.acknowledge_identity(number)
     typer.echo(f"The identity of {number} is accepted.")

@@ -1,7 +1,7 @@
 """The command `wa`.
 
-The client's commands bring the end-to-end encryption with them.  A server process must not even load it, so
-they are left out when the command is one of the server's.
+A server process must not load the end-to-end encryption.  The client's commands import it, so they are left out when
+the command is one of the server's.
 """
 
 import sys
@@ -18,7 +18,8 @@ SERVER_COMMANDS = ("serve", "status", "trace")
 def make_app(argv: list[str]) -> typer.Typer:
     """The commands for this command line."""
     app = typer.Typer(
-        help="A messaging server that keeps its promises, and a client for it.",
+        help="A messaging server, and a client for it.\n\nBegin with: wa serve. In a second terminal: wa register"
+        " +15551230001, then wa chat NUMBER.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,

@@ -1,4 +1,4 @@
-"""The server's commands: `wa serve` and `wa status`."""
+"""The server's commands: `wa serve`, `wa status` and `wa trace`."""
 
 import os
 import sys
@@ -16,8 +16,12 @@ from wa.runtime.operator_socket import NAME, ask
 from wa.runtime.serve import Serving
 from wa.runtime.serve import serve as run_server
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings (else wa.toml).")]
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
+DEFAULT = settings.Config()
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with settings. Default: wa.toml, if there is one.")
+]
+DataDir = Annotated[Path | None, typer.Option(help=f"The server's data directory. Default: {DEFAULT.data_dir}.")]
 
 
 def add_server_commands(app: typer.Typer) -> None:
@@ -30,19 +34,44 @@ def serve(
     *,
     config: ConfigFile = None,
     data_dir: DataDir = None,
-    listen: Annotated[str | None, typer.Option(help="host:port, a numeric address; port 0 for any.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Worker processes; 0: one per core.")] = None,
-    linger_ms: Annotated[int | None, typer.Option(help="Wait for the recipient before writing.")] = None,
-    overflow: Annotated[str | None, typer.Option(help="A full mailbox: refuse, or prune the oldest.")] = None,
-    code_transport: Annotated[str | None, typer.Option(help="console, or file:<path>.")] = None,
-    push: Annotated[str | None, typer.Option(help="none, file:<path>, or webhook:<https url>.")] = None,
-    trace: Annotated[bool | None, typer.Option("--trace", help="Record what `wa trace` shows.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
-    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    listen: Annotated[
+        str | None, typer.Option(help=f"Numeric address and port; port 0 takes any. Default: {DEFAULT.listen}.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: 0, one per core.")] = None,
+    linger_ms: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Milliseconds a live delivery waits for its ack before it goes to disk. Default: {DEFAULT.linger_ms}."
+        ),
+    ] = None,
+    overflow: Annotated[
+        str | None,
+        typer.Option(
+            help="What a full mailbox does: refuse the newcomer, or prune the lowest priority, oldest first."
+            f" Default: {DEFAULT.overflow}."
+        ),
+    ] = None,
+    code_transport: Annotated[
+        str | None,
+        typer.Option(help=f"Where codes go: console, or file:<path>. Default: {DEFAULT.code_transport}."),
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            help="How offline devices are woken: none, file:<path>, or webhook:<https url>."
+            f" Default: {DEFAULT.push.kind}."
+        ),
+    ] = None,
+    trace: Annotated[bool | None, typer.Option("--trace", help="Record the stages of envelopes, for wa trace.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help=f"debug, info, warning or error. Default: {DEFAULT.log_level}.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help=f"text or json. Default: {DEFAULT.log_format}.")] = None,
 ) -> None:
-    """Run the server until SIGTERM or ^C.
+    """Run the server until SIGTERM or Ctrl-C.
 
-    Every option can also be set in the environment (WA_LISTEN=…) or in wa.toml (listen = "…").
+    Each option is also an environment variable (WA_LISTEN=…) and a key of
+    wa.toml (listen = "…"). The option wins, then the variable.
     """
     flags = {
         "data_dir": data_dir,
@@ -61,7 +90,8 @@ def serve(
 
 
 def _tell_ready(serving: Serving) -> None:
-    print(f"ready: {serving.endpoint}, {serving.workers} workers, data in {serving.data_dir}")
+    workers = "1 worker" if serving.workers == 1 else f"{serving.workers} workers"
+    print(f"ready: {serving.endpoint}, {workers}, data in {serving.data_dir}")
     print(f"root key for clients: {serving.root_public.hex()}", flush=True)
 
 
@@ -69,9 +99,9 @@ def status(
     *,
     config: ConfigFile = None,
     data_dir: DataDir = None,
-    metrics: Annotated[bool, typer.Option("--metrics", help="Prometheus text of all counters.")] = False,
+    metrics: Annotated[bool, typer.Option("--metrics", help="All counters, as Prometheus text.")] = False,
 ) -> None:
-    """Show the workers of the running server."""
+    """Show the processes of the running server."""
     chosen = settings.load({"data_dir": data_dir}, os.environ, config)
     path = chosen.data_dir.absolute() / "run" / NAME
     if metrics:

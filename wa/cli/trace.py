@@ -14,21 +14,23 @@ from wa.runtime.trace import steps
 
 
 def trace(
-    message_id: Annotated[int, typer.Argument(help="The envelope's id, as `wa send` and the SDK show it.")],
+    message_id: Annotated[
+        int, typer.Argument(help="The envelope's id: Message.id in the SDK, id in `wa listen --json`.")
+    ],
     data_dir: Annotated[
         Path, typer.Option(envvar="WA_DATA_DIR", help="The server's data directory.")
     ] = Path("wa-data"),
     full_numbers: Annotated[bool, typer.Option("--full-numbers", help="Do not shorten phone numbers.")] = False,
 ) -> None:
-    """Show the stages an envelope went through: received, custody, delivered, acknowledged, expired, …
+    """Show the stages of an envelope: received, custody, sent, acknowledged, expired, …
 
-    Never any content: the server has none.  Needs a server that was started with --trace.
+    The server must run with --trace. Content is never shown: the server has none.
     """
     found = steps(data_dir / "run", message_id)
     if not found:
         raise LocalError(
-            f"no stage of envelope {message_id} is in the rings: it never came here, or so much has happened since"
-            " that it was overwritten"
+            f"nothing is recorded of envelope {message_id}: it never came to this server, or later envelopes have"
+            " overwritten it; check the id and --data-dir"
         )
     show = (lambda address: f"+{address >> 8}/{address & 0xFF}") if full_numbers else redact
     table = Table(title=f"Envelope {message_id}", title_justify="left")

@@ -21,7 +21,7 @@ from wa.client.history import Conversation, StoredMessage
 from wa.client.message import Message, SendFailed
 from wa.client.timing import Timing
 
-# The program decides whether anything is logged; a screen is no place for it.
+# The program decides whether anything is logged: by default nothing goes to its screen.
 logging.getLogger("wa.client").addHandler(logging.NullHandler())
 
 __all__ = [

@@ -1,7 +1,7 @@
 """One opened account: its store, its keys and the tables over them.  No network.
 
-The hook is called with the name of each persistence step just before or after it happens; tests end the
-process there, so the names are part of this class's contract (`STEPS`).
+The hook gets the name of each persistence step, just before or after it.  Tests end the process there, so the names
+(`STEPS`) are part of this class's contract.
 """
 
 import logging
@@ -143,7 +143,7 @@ class Account:
         return Sessions(keys, address, now=lambda: self.store.clock_ms() // 1_000, random=os.urandom)
 
     def _notice_restore(self) -> None:
-        """A copied or restored file holds old ratchet states, whose keys must not be used a second time."""
+        """A copied or restored file has old ratchet states; their keys must not be used twice."""
         status = self.store.path.stat()
         current = f"{status.st_dev}:{status.st_ino}"
         known = self.store.get_text(_FILE)
@@ -191,7 +191,7 @@ class Account:
         return self.store.get(_CERTIFICATE)
 
     def keep_certificate(self, certificate: bytes) -> None:
-        """Of a finished handshake, so the pinned root key signed it."""
+        """Call it after a finished handshake only: then the pinned root key has signed it."""
         if certificate != self.certificate:
             with self.store.transaction():
                 self.store.put(_CERTIFICATE, certificate)
@@ -204,7 +204,7 @@ class Account:
         return stored if self._vault is None else self._vault.unwrap(stored, _NOISE_LABEL)
 
     def keep_ticket(self, lifetime_s: int, secret: bytes) -> None:
-        """The one to come back with.  secret: psk and ticket, as the server sent them."""
+        """Keeps the ticket for the next login.  secret: psk and ticket, as the server sent them."""
         lifetime_s = min(lifetime_s, limits.TICKET_LIFETIME_S)
         expires_ms = self.store.clock_ms() + lifetime_s * 1_000
         psk, sealed = secret[: frames.PSK_BYTES], secret[frames.PSK_BYTES :]
@@ -213,10 +213,10 @@ class Account:
             with self.store.transaction(durable=False):
                 self.store.put(_TICKET, value if self._vault is None else self._vault.wrap(value, _TICKET_LABEL))
         except sqlite3.OperationalError as error:
-            log.warning("the resumption ticket was not kept: %s", error)  # the next login costs more, that is all
+            log.warning("the resumption ticket was not kept: %s", error)  # only makes the next login dearer
 
     def take_ticket(self) -> Ticket | None:
-        """Deletes the ticket and returns it, unless its time is over."""
+        """Deletes the ticket and returns it, unless it has expired."""
         stored = self.store.get(_TICKET)
         if stored is None:
             return None
@@ -281,7 +281,7 @@ class Account:
         return signed_id not in (self.uploaded_signed_id, self.store.get_int(_MADE_ID))
 
     def make_upload(self, stock: int) -> PreKeyUpload:
-        """Prekeys to publish; kept before the server hears of them."""
+        """Prekeys to publish; they are stored before the server hears of them."""
         with self.store.transaction():
             upload = self.sessions.prekey_upload(stock_on_server=stock)
             self.store.put(_MADE_ID, upload.signed_prekey_id)
@@ -307,7 +307,7 @@ def is_wrapped(directory: Path) -> bool:
     try:
         found = connection.execute("SELECT 1 FROM settings WHERE name = ?", (_VAULT,)).fetchone()
     except sqlite3.DatabaseError:
-        return False  # whoever opens the account will say what is wrong with it
+        return False  # opening the account says what is wrong with it
     finally:
         connection.close()
     return found is not None

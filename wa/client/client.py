@@ -1,10 +1,10 @@
-"""The SDK's face: an account that is connected, or on its way to be.
+"""The SDK's face: an account that stays connected, or keeps reconnecting.
 
     async with Client("~/.wa/15551230001") as client:
         message = await client.send("+15551230002", "hello")
         await message.delivered()
 
-Everything is kept in the account's store first; the network only moves it along.
+Everything goes into the account's store first, then over the network.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ from wa.wire.methods import Kind, Method
 
 FINAL = frozenset({Code.DEVICE_UNKNOWN, Code.REPLACED, Code.VERSION_UNSUPPORTED})
 """Said by the server inside the encrypted connection, these make a reconnect pointless."""
-STEADY_S = 10.0  # a connection that lived this long starts the backoff anew
+STEADY_S = 10.0  # a connection that lived this long resets the backoff
 
 
 class Client:
     """One account on this machine.
 
-    directory: as given to `register`.  passphrase: unwraps the keys.  read_receipts: false keeps them to
-    oneself. Raises LocalError when there is no account, or another process has it open.
+    directory: as given to `register`.  passphrase: unwraps the keys.  read_receipts: false sends none.
+    Raises LocalError when there is no account, or another process has it open.
     """
 
     def __init__(
@@ -82,10 +82,9 @@ class Client:
     ) -> Self:
         """Registers this directory as a device of `number` and returns its client, not yet open.
 
-        root_key: the server's pinned Ed25519 key, 32 bytes or 64 hexadecimal digits; there is no trust on
-        first use.  ask_code: returns the code that was sent, plain or awaitable.  mode "replace": the number
-        has this one device from now on; "add": one more device.  Raises RemoteError, ConnectionLost,
-        LocalError.
+        root_key: the server's pinned Ed25519 key, 32 bytes or 64 hexadecimal digits; there is no trust on first use.
+        ask_code: returns the code that was sent, plain or awaitable.  mode "replace": this becomes the number's only
+        device; "add": one more device.  Raises RemoteError, ConnectionLost, LocalError.
         """
         account = Account(
             Path(directory).expanduser(), passphrase=passphrase, create=True, hook=hook, clock_ms=clock_ms
@@ -108,9 +107,9 @@ class Client:
     # --- life ---
 
     async def __aenter__(self) -> Self:
-        """Opens the account and begins to connect, in the background and for as long as it takes."""
+        """Opens the account and starts to connect in the background, again and again until it works."""
         if self._runner is not None:
-            raise LocalError("this client is open already")
+            raise LocalError("this client is already open")
         account = Account(self._directory, passphrase=self._passphrase, hook=self._hook, clock_ms=self._clock_ms)
         self._opened = account
         self._bus = EventBus(account)
@@ -129,7 +128,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Says goodbye to the server.  What is in the outbox stays there for the next time."""
+        """Says goodbye to the server.  The outbox stays for the next time."""
         assert self._runner is not None
         runner = self._runner
         runner.cancel()
@@ -145,7 +144,7 @@ class Client:
             raise fault
 
     async def _run(self) -> None:
-        """Connects again and again until the server says that there is no use."""
+        """Reconnects until the server says that it is no use."""
         timing = self._timing
         backoff = Backoff(timing.backoff_ms_min, timing.backoff_ms_max)
         loop = asyncio.get_running_loop()
@@ -172,7 +171,7 @@ class Client:
             await self._wait_for_retry(wait_s)
 
     def _on_end(self, runner: asyncio.Task[None]) -> None:
-        """A fault of ours must wake whoever waits; `__aexit__` raises it."""
+        """A fault of ours wakes all waiters; `__aexit__` raises it."""
         if not runner.cancelled() and (fault := runner.exception()) is not None:
             self._waiters.end(LocalError(f"the client failed: {fault!r}"))
             self._bus.close()
@@ -228,7 +227,7 @@ class Client:
 
     @property
     def status(self) -> Connected | Disconnected | None:
-        """The last change of the connection; None before the first."""
+        """The latest change of the connection; None before the first."""
         return self._status
 
     async def connected(self) -> None:
@@ -252,7 +251,7 @@ class Client:
     # --- messages ---
 
     async def send(self, number: str, text: str, *, kind: Kind = Kind.TEXT) -> Message:
-        """Puts a message into the outbox; once this returns, it survives everything but the loss of the disk.
+        """Puts a message into the outbox.  Once this returns, only the loss of the disk can lose it.
 
         Works offline.  Raises LocalError (too long, not Unicode), RemoteError(NUMBER_INVALID).
         """
@@ -299,13 +298,13 @@ class Client:
         return self._handle(row)
 
     def has_row(self, row: int) -> bool:
-        """False for a placeholder whose readable message has come since."""
+        """False for a placeholder that its readable message has replaced."""
         return self._account.history.has(row)
 
     async def mark_read(self, what: str | int, *, up_to_row: int | None = None) -> int:
         """Marks a conversation ("+1555…") or one up to a message id as read, and tells the senders.
 
-        up_to_row: of the conversation only what is in the history up to there; a screen gives the last row it shows.
+        up_to_row: only the conversation's history up to this row; a screen gives the last row it shows.
         -> how many messages changed.  Raises LookupError for an id that was not received.
         """
         account = self._account
@@ -323,10 +322,10 @@ class Client:
         return changed
 
     def events(self) -> AsyncIterator[Event]:
-        """Messages that no consumer has taken yet, then everything that comes after this call.
+        """First the messages that no consumer has taken, then everything that comes after this call.
 
-        A screen calls this first and `history` or `status` after it, so that no change falls in between.  A message
-        counts as taken when the next event is asked for, so a crash in between brings it again.
+        A screen calls this before `history` and `status`: then it misses no change.  A message is taken when the next
+        event is asked for, so a crash before that brings it again.
         """
         return self._bus.consume()
 
@@ -353,7 +352,7 @@ class Client:
         return [format_number(number) for number in self._account.contacts.held()]
 
     async def acknowledge_identity(self, number: str) -> None:
-        """The user accepts the identity keys that the number has now: what waited is decrypted and sent."""
+        """The user accepts the number's present identity keys: what waited is decrypted and sent."""
         account = self._account
         peer = parse_number(number)
         with account.store.transaction():
@@ -389,15 +388,15 @@ class Client:
     # --- push ---
 
     async def register_push(self, platform: str, token: str) -> None:
-        """Where the server wakes this device while it is not connected; takes the place of an earlier token.
+        """Tells the server where to wake this device while it is offline; replaces an earlier token.
 
-        A push carries nothing: connect, and everything comes as usual.  Call it at each start and when the push
+        A push carries nothing: connect, and everything comes as usual.  Call it at each start, and when the push
         service gives another token.  Raises LocalError when offline, RemoteError(BAD_PARAMS).
         """
         await self._link.request(Method.PUSH_REGISTER, {"platform": platform, "token": token})
 
     async def unregister_push(self) -> None:
-        """This device is not woken any more.  Raises LocalError when offline."""
+        """Stops the wake-ups of this device.  Raises LocalError when offline."""
         await self._link.request(Method.PUSH_UNREGISTER, {})
 
 

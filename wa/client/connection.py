@@ -4,8 +4,8 @@
     ready = await conn.login()                       F_OPEN -> F_READY
     frames = await conn.receive()                    for ever; responses and pongs are settled inside
 
-One reader and any number of writers.  Frames that are queued in one turn of the event loop leave in as few
-records as they fit.
+There is one reader and any number of writers.  Frames queued in one turn of the event loop leave together, in as few
+records as possible.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ READ_BYTES = 262_144
 class ConnectionLost(ConnectionError):
     """Why a connection ended, or was not made.
 
-    `authentic` is true when the server itself said so inside the encrypted connection; what is said in the
-    clear, or by the network, must not change any stored state.
+    `authentic`: the server said so inside the encrypted connection.  What comes in the clear, or from the network, must
+    not change stored state.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class ConnectionLost(ConnectionError):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Whom to connect to and as whom.  `certificate` is the last one seen; with it the handshake is IK.
+    """Whom to connect to, and as whom.  `certificate` is the last one seen; with it the handshake is IK.
 
-    take_ticket: called once the server is reached; what it returns is used up, whatever comes of it.
+    take_ticket: called once the server is reached; the ticket it returns is used up, even if the login fails.
     """
 
     host: str
@@ -196,7 +196,7 @@ class Connection:
                 return kept
 
     def _settle(self, frame: Frame) -> bool:
-        """True when the frame was for this layer."""
+        """True when the frame was this layer's."""
         match frame:
             case frames.Response(request_id, status, body):
                 future = self._requests.pop(request_id, None)
@@ -238,7 +238,7 @@ class Connection:
         self.flush()
 
     def acknowledge(self, seqs: Sequence[int]) -> None:
-        """Acknowledges deliveries that are committed; neighbours share a frame."""
+        """Acknowledges committed deliveries; consecutive numbers share a frame."""
         self.send(ack_frames(seqs))
         self.flush()
 
@@ -299,7 +299,7 @@ class Connection:
     # --- the end ---
 
     async def close(self) -> None:
-        """Says goodbye, so that the server need not guess, and waits for the bytes to leave."""
+        """Sends a close frame and waits until it has left, so that the server need not guess."""
         with contextlib.suppress(OSError, TimeoutError):
             self.send([frames.Close(0, 0)])
             self.flush()

@@ -1,9 +1,8 @@
 """Which devices a number has, and which of them the user trusts.
 
-At first contact (until its device list was fetched once) every device of a number is taken as it is.  A
-device that appears later, or a known device with another identity key, is *held*: nothing is sent to the
-number, and what comes from that device is parked, until the user accepts it.  Otherwise the server could add
-a device to any account and read along.
+At first contact, until its device list was fetched once, all devices of a number are trusted.  A later device, or a
+known device with another identity key, makes the number *held* until the user accepts it: nothing is sent to the
+number, and envelopes of that device are parked.  Otherwise the server could add a device to any account and read along.
 
 Rows in, rows out; the caller opens the transaction.
 """
@@ -19,7 +18,7 @@ from wa.ids import number_of
 
 @dataclass(frozen=True)
 class Parked:
-    """An envelope that waits for the user's decision about its sender."""
+    """An envelope that waits until the user accepts its sender."""
 
     seq: int
     sender: int
@@ -34,7 +33,7 @@ class Contacts:
         self._db = store.db
 
     def is_listed(self, number: int) -> bool:
-        """True once the device list was fetched; until then every device is taken as it is."""
+        """True once the device list was fetched; until then every device is trusted."""
         query = "SELECT 1 FROM contacts WHERE number = ? AND devices_ms IS NOT NULL"
         return self._db.execute(query, (number,)).fetchone() is not None
 

@@ -4,8 +4,8 @@
     {v: 1, t: "sync",  text, ts, to, id}      copy of a message for the sender's own other devices
     {v: 1, t: "again", id, ts}                "I cannot decrypt your envelope `id`; encrypt it anew"
 
-`ts` is the sender's clock in Unix milliseconds, `to` a number as an integer, `id` a message id.  A reader
-ignores keys that it does not know, and shows a `t` or `v` that it does not know as Unsupported.
+`ts` is the sender's clock in Unix milliseconds, `to` a number as an integer, `id` a message id.  A reader ignores
+unknown keys, and shows an unknown `t` or `v` as Unsupported.
 
 Padding: 0x80, then zeros (ISO/IEC 7816-4).  The padded length is a multiple of 64 up to 1,024 and of the
 PADMÉ unit above (Nikitin et al., PURBs, 2019, section 4), so it tells at most a logarithm of the length's

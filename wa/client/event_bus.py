@@ -1,7 +1,7 @@
 """Events to any number of consumers.
 
-Messages come out of the store, so a consumer that lags, or is not there yet, misses none and costs no memory.
-Everything else is news of the moment: bounded per consumer, the oldest goes first.
+Messages come out of the store: a consumer that lags, or is not there yet, misses none and costs no memory.  All other
+events are bounded per consumer; beyond the cap the oldest is dropped.
 """
 
 import asyncio

@@ -7,7 +7,7 @@ from wa.errors import Code
 
 
 class State(IntEnum):
-    """How far a message is.  It only ever rises; a refusal that comes after the delivery means nothing."""
+    """How far a message is.  A state only rises, so a refusal after the delivery is ignored."""
 
     PENDING = 0  # in the outbox
     ACCEPTED = 1  # one tick: the server has custody
@@ -30,7 +30,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Disconnected:
-    """`retry_in` is in seconds; None: not tried again, and `code` says why."""
+    """`retry_in`: seconds until the next attempt; None: there is none, and `code` says why."""
 
     reason: str
     code: Code | None
@@ -39,7 +39,7 @@ class Disconnected:
 
 @dataclass(frozen=True)
 class MessageReceived:
-    """Handed out at least once per message: again after a crash in the middle of the handler.  `id` tells."""
+    """Comes at least once per message: a crash in the handler brings it again, with the same `id`."""
 
     text: str
     sender: str  # "+15551230001"
@@ -62,7 +62,7 @@ class MessageSynced:
 
 @dataclass(frozen=True)
 class MessageUnreadable:
-    """An envelope that could not be decrypted; its sender has been asked to encrypt it anew."""
+    """An envelope could not be decrypted; its sender was asked to encrypt it anew."""
 
     sender: str
     device: int
@@ -83,9 +83,9 @@ class ReceiptChanged:
 
 @dataclass(frozen=True)
 class IdentityChanged:
-    """The identity keys of `number` are not the ones we knew: nothing is sent to it until
-    `Client.acknowledge_identity(number)`.  `new_device` is true when a device was added, false when a
-    known device has another key."""
+    """The identity keys of `number` changed: nothing is sent to it until `Client.acknowledge_identity(number)`.
+
+    `new_device`: true when a device was added, false when a known device has another key."""
 
     number: str
     device: int

@@ -1,6 +1,6 @@
-"""The messages of the account, as the user sees them, and who has seen what.
+"""The account's messages as the user sees them, and what was read.
 
-No encryption and no network here: rows in, rows out.  The caller opens the transaction.
+No encryption and no network: rows in, rows out.  The caller opens the transaction.
 """
 
 import sqlite3
@@ -182,13 +182,13 @@ class History:
     def set_read(self, peer: int, up_to_row: int) -> int:
         """Marks received messages of a conversation as read.  -> how many changed."""
         return self._db.execute(
-            # Only what was delivered: a placeholder stays one until its message comes.
+            # Only delivered messages: a placeholder stays one until its message comes.
             "UPDATE messages SET state = ?, changed_ms = ? WHERE peer = ? AND row <= ? AND direction = 0 AND state = ?",
             (State.READ, self._store.clock_ms(), peer, up_to_row, State.DELIVERED),
         ).rowcount
 
     def read_untold(self, above_row: int = 0) -> list[StoredMessage]:
-        """A page of messages the user has read and whose sender may not know it."""
+        """A page of read messages whose senders may not know it yet."""
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM messages WHERE direction = 0 AND state = 4 AND read_told = 0 AND row > ?"
             " ORDER BY row LIMIT ?",

@@ -1,12 +1,11 @@
-"""What arrives: one transaction for everything that came in one read, then the acknowledgements.
+"""Deliveries: all that came in one read are one transaction, then they are acknowledged.
 
-A delivery is acknowledged only after plaintext, ratchet state and id are committed together, so `kill -9`
-before the commit brings it again and after the commit it is known and not shown again.  Nothing is ever
-dropped:
+A delivery is acknowledged only after plaintext, ratchet state and id are committed together.  After `kill -9` before
+the commit it comes again; after the commit it is known, and not shown again.  Nothing is dropped:
 
     decrypted                        -> history
     repeated                         -> acknowledged again, nothing else
-    from an identity not accepted    -> parked as it is, decrypted when the user accepts it
+    from an identity not accepted    -> parked, decrypted when the user accepts it
     not decryptable                  -> a placeholder in the history; the sender is asked to encrypt it anew
 """
 
@@ -67,7 +66,7 @@ class Inbox:
         self._account = account
 
     def take(self, items: Sequence[Item], *, durable: bool) -> Outcome:
-        """Commits the batch.  `durable` when any of it will be acknowledged."""
+        """Commits the batch.  `durable`: with an fsync, needed when any of it will be acknowledged."""
         outcome = Outcome()
         account = self._account
         with account.store.transaction(durable=durable):
@@ -85,7 +84,7 @@ class Inbox:
         return outcome
 
     def unpark(self, number: int) -> Outcome:
-        """Decrypts what waited for the user's acceptance of `number`; one page per transaction."""
+        """Decrypts the parked envelopes of `number`, which the user has accepted; one page per transaction."""
         outcome = Outcome()
         contacts = self._account.contacts
         while page := contacts.parked(number):
@@ -210,7 +209,7 @@ class Inbox:
         outcome.drafts = True
 
     def _encrypt_anew(self, device: int, envelope_id: int, outcome: Outcome) -> None:
-        """A device could not read our envelope: the same message for it again, in a new envelope."""
+        """A device could not read our envelope: drafts the same message for it, in a new envelope."""
         account = self._account
         row = account.outbox.message_of(device, envelope_id)
         if row is None or account.outbox.count_to(row, device) > limits.CLIENT_ASKS_AGAIN_MAX:
@@ -250,7 +249,7 @@ class Inbox:
             outcome.events.append(event)
 
     def _look_again(self, row: int, receipt: Receipt) -> bool:
-        """The device is gone: the message goes to the devices the number has now, if any is new."""
+        """The device is gone: drafts the message for the number's new devices, if there are any."""
         account = self._account
         number = number_of(receipt.recipient)
         account.contacts.set_stale(number)

@@ -1,11 +1,11 @@
 """One connection from login to loss: reads, commits, acknowledges, and looks after keys and receipts.
 
-A link is made for each connection and thrown away with it.  The tasks of a link:
+Each connection gets its own link.  The tasks of a link:
 
     read        frames -> inbox (commit) -> acknowledgement -> outbox
     ping        every `Timing.ping_interval_ms`
-    keys        the stock of prekeys at login, when the server says it is low, and every few hours
-    status      once what was queued has arrived: are the accepted, undelivered messages still waiting?
+    keys        tops up the prekeys at login, when the server says that they are low, and every few hours
+    status      after the backlog has arrived: asks which accepted messages still wait
     tell read   read receipts, repeated until a pong shows that the server has them
 """
 
@@ -32,7 +32,7 @@ from wa.wire.methods import RETENTION_S, Kind, Method, Notice
 log = logging.getLogger("wa.client")
 
 KEYS_EVERY_S = 6 * 3_600
-DRAIN_S_MAX = 5.0  # what was queued should have come by then; if not, status is asked anyway
+DRAIN_S_MAX = 5.0  # then status is asked even if the backlog has not arrived
 
 _STATE = {
     Level.ACCEPTED: State.ACCEPTED,
@@ -101,7 +101,7 @@ class Link:
         except ConnectionLost as lost:
             if lost.code is not Code.TICKET_VOID:
                 raise
-        await self._run()  # the ticket was deleted before it was used, so this is a full handshake
+        await self._run()  # a full handshake: the ticket was deleted before its use
 
     async def _run(self) -> None:
         connection = await Connection.open(self._endpoint(), self._timing)
@@ -261,7 +261,7 @@ class Link:
     # --- receipts ---
 
     async def _ask_status(self, connection: Connection) -> None:
-        """Live receipts may have been lost with an earlier connection."""
+        """Asks for receipts that may have been lost with an earlier connection."""
         before = self._account.outbox.accepted_by_number()
         try:
             async with asyncio.timeout(DRAIN_S_MAX):
@@ -280,7 +280,7 @@ class Link:
                 self._take_status(page, answer.get("waiting"))
 
     def _take_status(self, page: Sequence[tuple[int, int, int, int]], waiting: object) -> None:
-        """Accepted, not waiting and not expired: delivered."""
+        """An envelope that was accepted, does not wait and has not expired is delivered."""
         if not isinstance(waiting, list) or len(waiting) != len(page):
             raise RemoteError(Code.PROTOCOL_ERROR, "receipts.status answered with a list of another length")
         now = self._account.store.clock_ms()
@@ -307,7 +307,7 @@ class Link:
 
 
 async def stock_keys(account: Account, connection: Connection) -> None:
-    """Uploads what the server lacks, forgets what is past its time.  Raises RemoteError, ConnectionLost."""
+    """Uploads the prekeys that the server lacks, forgets expired ones.  Raises RemoteError, ConnectionLost."""
     with account.store.transaction():
         account.sessions.forget_expired()
     try:
@@ -348,8 +348,8 @@ def _receipt(recipient: int, envelope_id: int, state: State, code: int = 0) -> R
 
 
 async def _closing(outbox: Outbox, part: Coroutine[None, None, None]) -> None:
-    """Runs a part of the link.  When it fails the group ends, and the outbox must not start tasks in it any more,
-    though the application may go on calling `Client.send` before the group has ended."""
+    """Runs a part of the link.  When it fails the group ends, so the outbox is closed: it must not start tasks there,
+    though the application may still call `Client.send`."""
     try:
         await part
     except BaseException:
@@ -358,7 +358,7 @@ async def _closing(outbox: Outbox, part: Coroutine[None, None, None]) -> None:
 
 
 def _expected(failures: BaseExceptionGroup[BaseException]) -> ConnectionLost | RemoteError | None:
-    """The reason when every failure is an end of the connection; None when one is a fault of ours."""
+    """Why the connection ended; None when one of the failures is a fault of ours."""
     found: ConnectionLost | RemoteError | None = None
     for error in failures.exceptions:
         if isinstance(error, BaseExceptionGroup):

@@ -1,7 +1,7 @@
 """One process per account directory.
 
-Two processes on one ratchet would encrypt two messages with the same key, so the second one is turned away,
-with the id of the first.  The kernel drops the lock when its process ends, however it ends.
+Two processes on one ratchet would encrypt two messages with the same key.  So the second one is refused, and told the
+pid of the first.  The kernel drops the lock when its process ends, however it ends.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ class DirectoryLock:
         except BlockingIOError:
             owner = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
-            raise LocalError(f"the account in {directory} is open in process {owner}; close that one first") from None
+            raise LocalError(f"the account in {directory} is open in process {owner}; end that process first") from None
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 

@@ -1,4 +1,4 @@
-"""The handle of a message that was sent: its state now, and waiting for it to rise."""
+"""The handle of a sent message: its state, and waits for it to rise."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class ReceiptWaiters:
         self._ended: Exception | None = None
 
     def begin(self) -> None:
-        """From now on there is somebody to wait for."""
+        """The client is open: from now on waits wait, instead of raising the end."""
         self._ended = None
 
     async def wait(self, row: int, state: State) -> None:
@@ -47,7 +47,7 @@ class ReceiptWaiters:
                 future.set_result(None)
 
     def end(self, error: Exception) -> None:
-        """Every wait raises `error`, also one that only begins after this."""
+        """Every wait raises `error`, present and later ones."""
         self._ended = error
         for waiting in self._waiting.values():
             for _, future in waiting:
@@ -60,9 +60,7 @@ def failure(reason: Code | None) -> SendFailed:
 
 
 class Message:
-    """What `Client.send` returns.  The message is in the outbox: it will be sent even if this object is
-    dropped.
-    """
+    """What `Client.send` returns.  The message is in the outbox: it is sent even if this object is dropped."""
 
     def __init__(self, load: Callable[[], StoredMessage], waiters: ReceiptWaiters) -> None:
         self._load = load
@@ -94,7 +92,7 @@ class Message:
         await self._reach(State.DELIVERED)
 
     async def read(self) -> None:
-        """Two blue ticks; may never come, since the recipient may not tell.  Raises SendFailed."""
+        """Two blue ticks; a recipient may never send this receipt.  Raises SendFailed."""
         await self._reach(State.READ)
 
     async def _reach(self, state: State) -> None:

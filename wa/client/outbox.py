@@ -1,16 +1,14 @@
-"""The sending half on a connection: who must be fetched, what is in flight, what is sent again.
+"""The sending half of a connection: which devices to fetch, what is in flight, what is resent.
 
     draft --(device list, bundles, seal)--> pending --(write)--> in flight --(receipt)--> accepted ...
                                                ^                    |
                                                +---- 10 s, reconnect, try_later, mailbox_full
 
-Everything that must survive is in the store; this object only remembers what it wrote on this connection and
-whom it leaves alone for a while, so it can be thrown away with the connection.
+All durable state is in the store.  This object knows what is in flight and who is paused; it ends with its connection.
 
-A *lane* is one priority to one recipient, and what goes through it arrives in the order of sending: the next
-envelope is written only once the one before is answered.  Were two on their way, the first could be refused
-for now, or be lost with a worker that dies, and the second taken.  At most `limits.SENDER_WINDOW_MAX` lanes
-are busy.  A recipient whose envelope was refused for now is paused as a whole.
+A *lane* is one priority to one recipient.  It keeps the order of sending: the next envelope is written once the one
+before is answered.  With two in flight, the first could be refused for now, or lost with a dying worker, and the second
+taken.  At most `limits.SENDER_WINDOW_MAX` lanes are busy.  A recipient that was refused for now is paused in all lanes.
 """
 
 import asyncio
@@ -34,7 +32,7 @@ log = logging.getLogger("wa.client")
 
 PREPARATIONS_MAX = 8  # numbers whose devices and bundles are fetched at the same time
 FINAL = frozenset({Code.ACCOUNT_UNKNOWN, Code.NUMBER_INVALID, Code.BAD_PARAMS})
-KEYLESS_TRIES_MAX = 3  # then a device that never uploaded keys is left out, when another one has some
+KEYLESS_TRIES_MAX = 3  # then a device without keys is left out, if another device has some
 
 
 Lane = tuple[int, int]
@@ -46,7 +44,7 @@ def _lane(recipient: int, kind: int) -> Lane:
 
 
 class Wire(Protocol):
-    """What the outbox needs of a live connection."""
+    """What the outbox needs from a live connection."""
 
     def send_entries(self, entries: Sequence[Entry]) -> None: ...
 
@@ -75,10 +73,10 @@ class Outbox:
         self._group = group
         self._loop = asyncio.get_running_loop()
         self._in_flight: dict[tuple[int, int], tuple[Entry, float]] = {}
-        self._busy: set[Lane] = set()  # those of what is in flight
-        self._ready: dict[Lane, None] = {}  # in order: free, and perhaps with something to write
-        self._cursor = 0  # what waits is in known lanes up to this seq
-        self._paused: dict[int, float] = {}  # recipient -> loop time until which it is left alone
+        self._busy: set[Lane] = set()  # with an envelope in flight
+        self._ready: dict[Lane, None] = {}  # free, perhaps with a backlog; in order
+        self._cursor = 0  # up to this seq, the lanes of pending envelopes are known
+        self._paused: dict[int, float] = {}  # recipient -> loop time at which its pause ends
         self._refused: dict[int, Backoff] = {}
         self._waiting: dict[int, float] = {}  # number -> loop time of its next preparation
         self._failed: dict[int, Backoff] = {}
@@ -103,7 +101,7 @@ class Outbox:
         self._arm()
 
     def rescan(self) -> None:
-        """Looks at every pending envelope again, also those that were passed over."""
+        """Re-scans: looks at every pending envelope again, also at skipped ones."""
         self._cursor = 0
         self.wake()
 
@@ -115,7 +113,7 @@ class Outbox:
             self._refused[recipient].reset()
 
     def refused_for_now(self, recipient: int, envelope_id: int) -> None:
-        """try_later or mailbox_full: the recipient is paused, and then written to again."""
+        """try_later or mailbox_full: pauses the recipient, then resends."""
         self._landed(recipient, envelope_id)
         if recipient not in self._refused:
             timing = self._timing
@@ -124,7 +122,7 @@ class Outbox:
             self._paused[recipient] = self._loop.time() + self._refused[recipient].next_s()
 
     def _landed(self, recipient: int, envelope_id: int) -> Lane | None:
-        """Its lane, which is free now; None when it was not in flight."""
+        """The lane that it frees; None when it was not in flight."""
         found = self._in_flight.pop((recipient, envelope_id), None)
         if found is None:
             return None
@@ -147,7 +145,7 @@ class Outbox:
             lane = next(iter(self._ready))
             del self._ready[lane]
             if lane in self._busy or not self._may_send(lane[0], now):
-                continue  # it is ready again when it is answered, or found again by a rescan
+                continue  # an answer makes it ready again, or a re-scan finds it
             entry = self._account.outbox.next_to(*lane)
             if entry is not None:
                 self._busy.add(lane)
@@ -205,11 +203,11 @@ class Outbox:
             self._group.create_task(self._settle(number))
 
     async def _settle(self, number: int) -> None:
-        """Prepares a number and says what follows from how it went."""
+        """Prepares a number, and decides what follows: seal, try again later, or fail."""
         try:
             await self._prepare(number)
         except ConnectionError:
-            return  # the connection is gone, and this object with it
+            return  # the connection is gone, and so is this object
         except RemoteError as error:
             if error.code in FINAL:
                 self._emit(self._sealer.fail(number, error.code))
@@ -284,7 +282,7 @@ class Outbox:
         return bundles
 
     async def _own_bundles(self) -> list[PreKeyBundle]:
-        """Copies to our own devices never hold a message up."""
+        """Bundles for copies to our own devices; a failure does not delay the message."""
         own = number_of(self._account.address)
         try:
             return await self._bundles(own, self._sealer.missing(self._sealer.own_devices()))

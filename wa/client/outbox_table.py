@@ -1,7 +1,7 @@
 """Drafts (plaintexts that wait to be encrypted) and the outbox (envelopes that wait for a receipt).
 
-Rows in, rows out; the caller opens the transaction.  The rule of this file: a state only rises, and a
-ciphertext stays byte for byte the same until the server has accepted it.
+A state only rises.  A ciphertext stays the same, byte for byte, until the server has accepted it.  Rows in, rows out;
+the caller opens the transaction.
 """
 
 from dataclasses import dataclass
@@ -150,7 +150,7 @@ class OutboxTable:
         return None if row is None else Entry(row[0], row[1], unsigned(row[2]), row[3], row[4])
 
     def accepted_by_number(self) -> dict[int, list[tuple[int, int, int, int]]]:
-        """(recipient, id, kind, accepted at) of what is accepted and not known to be delivered."""
+        """(recipient, id, kind, accepted at) of accepted envelopes that are not known to be delivered."""
         rows = self._db.execute("SELECT recipient, id, kind, changed_ms FROM outbox WHERE state = 1 ORDER BY seq")
         found: dict[int, list[tuple[int, int, int, int]]] = {}
         for recipient, envelope_id, kind, changed_ms in rows:
@@ -158,7 +158,7 @@ class OutboxTable:
         return found
 
     def raise_state(self, recipient: int, envelope_id: int, state: State, reason: int = 0) -> Change | None:
-        """None when the envelope is not ours or was as far already."""
+        """None when the envelope is not ours, or its state did not rise."""
         rows = self._db.execute(
             "UPDATE outbox SET state = ?, reason = ?, ciphertext = NULL, changed_ms = ?"
             " WHERE recipient = ? AND id = ? AND state < ? RETURNING message, own",
@@ -167,10 +167,10 @@ class OutboxTable:
         return Change(rows[0][0], bool(rows[0][1])) if rows else None
 
     def state_of_message(self, message: int) -> tuple[State, int]:
-        """The state of a message from those of its envelopes to the recipient, and the code if it failed.
+        """The state of a message, from its envelopes to the recipient, and the code if it failed.
 
-        Read or delivered once one device is; accepted once every envelope is answered and one is kept;
-        failed once all are.  A device that does not exist any more does not count beside one that does.
+        Read or delivered: once one envelope is.  Accepted: once all are answered and the server keeps one.  Failed:
+        once all have; the reason is that of a device which still exists, if there is one.
         """
         rows = self._db.execute(
             "SELECT state, reason, recipient FROM outbox WHERE message = ? AND own = 0 ORDER BY seq",

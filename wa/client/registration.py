@@ -1,6 +1,6 @@
-"""Registration: a Noise key is made and kept, the number proved by a code, the key bound, prekeys uploaded.
+"""Registration: makes a Noise key, proves the number by a code, binds the key, uploads prekeys.
 
-Every step is kept before the next begins, so a registration that was cut anywhere is simply run again.
+Each step is stored before the next one begins: a registration that was cut is simply run again.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ async def register(
 
 
 async def _read(connection: Connection) -> None:
-    """Settles responses.  Whatever else comes is not acknowledged, so it comes again after the login."""
+    """Settles responses.  Everything else stays unacknowledged, so it comes again after the login."""
     async with asyncio.TaskGroup() as group:
         group.create_task(connection.keep_alive())
         while True:
@@ -85,7 +85,7 @@ async def _steps(
 
 
 async def _verify(connection: Connection, ask_code: AskCode, mode: str, name: str) -> dict[str, object]:
-    """Asks again after a wrong code, as long as the answer changes and the server allows."""
+    """Asks again after a wrong code, while the user types another one and the server allows it."""
     last = None
     while True:
         asked = ask_code()

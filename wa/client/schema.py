@@ -1,7 +1,7 @@
-"""The client's tables.  A schema change appends a step here; a step that was released is never edited.
+"""The client's tables.  A schema change appends a step here; a released step is never edited.
 
-Integers of the wire that use all 64 bits (message ids) are stored in two's complement, because SQLite has no
-unsigned 64-bit integer: see `signed` and `unsigned`.  Times are Unix milliseconds.
+Message ids use all 64 bits, and SQLite has no unsigned 64-bit integer: they are stored in two's complement (`signed`,
+`unsigned`).  Times are Unix milliseconds.
 """
 
 STEPS: tuple[str, ...] = (

@@ -1,8 +1,7 @@
-"""Drafts become envelopes: encrypted for every device of the recipient, in one transaction with the ratchets.
+"""Turns drafts into envelopes: encrypted for each device of the recipient, in one transaction with the ratchets.
 
-No network: `missing` says which bundles are needed, `seal` takes them.  One plaintext becomes one envelope
-per device with the same id (an envelope's identity includes its recipient), and a copy for each other
-device of our own account.
+No network: `missing` says which bundles are needed, `seal` takes them.  A plaintext becomes one envelope per device,
+all with the same id (an envelope's identity includes its recipient), and a copy for each other device of our account.
 """
 
 from collections.abc import Iterable, Sequence
@@ -118,7 +117,7 @@ class Sealer:
         if account.outbox.has(address, draft.id) or not account.sessions.has_session(address):
             return
         if account.sessions.pending_identity(address) is not None:
-            return  # only one of our own devices can be here: a held recipient is not sealed for
+            return  # it is one of our own devices: nothing is sealed for a held recipient
         account.outbox.add(
             message=draft.message,
             recipient=address,
@@ -139,7 +138,7 @@ class Sealer:
             self._account.contacts.set_stale(number)
 
     def fail(self, number: int, code: Code) -> list[Event]:
-        """No device of the number can be reached, ever: its drafts end here."""
+        """No device of the number can ever be reached: fails its drafts."""
         account = self._account
         events: list[Event] = []
         with account.store.transaction():

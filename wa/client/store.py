@@ -1,13 +1,11 @@
 """The account's database: one SQLite file, opened, migrated and written in transactions.
 
-Everything that must be true together is written in one transaction of this one connection: ratchet state
-(`wa.e2e.sqlite_store` keeps its tables here too), plaintext, ciphertext and message id.  `durable=False` is
-for what may be told again after a power cut (live receipts, "seen" marks): it survives `kill -9`, costs no
-fsync.
+What must be true together is one transaction of this one connection: ratchet state (`wa.e2e.sqlite_store` has its
+tables here too), plaintext, ciphertext and message id.  `durable=False` saves the fsync: it survives `kill -9`, not a
+power cut, and is for what can be told again (live receipts, "seen" marks).
 
-Message ids: bits 62..22 are Unix milliseconds since 2025, bits 21..0 are random, and an id is always above
-the last one.  So an id is unique for ever on this device, also after an old backup was restored and the
-counter with it, and ids of one device sort by age.
+Message ids: bits 62..22 are Unix milliseconds since 2025, bits 21..0 are random, and each id is above the last one.  So
+ids of a device are unique for ever, also after an old backup was restored with its counter, and they sort by age.
 """
 
 import os
@@ -75,7 +73,7 @@ class Store:
                 yield
                 self.db.execute("COMMIT")
             except BaseException:
-                if self.db.in_transaction:  # a full disk makes SQLite roll back by itself
+                if self.db.in_transaction:  # on a full disk SQLite has rolled back by itself
                     self.db.execute("ROLLBACK")
                 raise
         finally:
@@ -84,7 +82,7 @@ class Store:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """A part of a transaction that may fail alone."""
+        """A part of a transaction that can be undone alone."""
         self.db.execute("SAVEPOINT part")
         try:
             yield

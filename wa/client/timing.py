@@ -1,4 +1,4 @@
-"""The client's intervals in one value, so that a test or a simulator can shorten them.  Milliseconds."""
+"""The client's intervals, in milliseconds; one value, so that a test or a simulator can shorten them."""
 
 import random
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ class Timing:
 
 @dataclass
 class Backoff:
-    """Exponential waits, jittered in their upper half, so that many clients do not come back together."""
+    """Exponential waits with jitter in their upper half: many clients must not come back together."""
 
     ms_min: int
     ms_max: int
     failures: int = 0
 
     def next_s(self, at_least_ms: int = 0) -> float:
-        """Seconds to wait now.  `at_least_ms` is what the other side asked for; it is jittered upwards."""
+        """Seconds to wait now.  `at_least_ms`: what the server asked for; jitter only adds to it."""
         span = min(self.ms_min << min(self.failures, 20), self.ms_max)
         self.failures += 1
         wait = random.uniform(span / 2, span)

@@ -1,4 +1,4 @@
-"""A strict reader for stored records and message bodies: every byte accounted for, or the given error."""
+"""A strict reader for stored records and message bodies: a missing or surplus byte raises the given error."""
 
 from wa.e2e.errors import E2EError
 

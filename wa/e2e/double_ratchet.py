@@ -16,14 +16,13 @@ number of the message in its chain, both big-endian.
 
 Rules that the code below keeps:
 - A message changes the state only after its tag verified; everything before that works on copies.
-- Keys of messages that were jumped over are kept by (ratchet key, N), also across a DH step.  One jump
-  derives at most `RATCHET_SKIP_MAX` of them (a DH step holds two jumps, one per chain), a session keeps at
-  most `RATCHET_SKIPPED_STORED_MAX`, oldest out first, none longer than `RATCHET_SKIPPED_AGE_S_MAX`.
-- Finished receiving chains are remembered by ratchet key and length, so that a duplicate from one of them is
-  called a duplicate.
+- Keys of skipped messages are kept by (ratchet key, N), also across a DH step.  One jump derives at most
+  `RATCHET_SKIP_MAX` of them; a DH step has two jumps, one per chain.  A session keeps at most
+  `RATCHET_SKIPPED_STORED_MAX`, oldest out first, none longer than `RATCHET_SKIPPED_AGE_S_MAX`.
+- Finished receiving chains are remembered by ratchet key and length, so that their duplicates are recognised.
 
-Not the concern of this file: how the first secret was agreed, which of several sessions a message belongs to,
-where the state is stored.
+Elsewhere: how the first secret is agreed (`x3dh`), which session a message belongs to (`records`), where the state is
+stored (`stores`).
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""What can go wrong end to end, each cause its own class, so that a client can act on it.
+"""What can go wrong end to end, one class per cause, so that a client can act on it.
 
-Nothing here crosses the wire to the server (it cannot read messages), so these errors carry no `Code`.
-Everything under `E2EError` is caused by the peer, by whoever delivered the bytes, or by the state of the two
-devices; misuse by our own side is `wa.errors.LocalError`.
+These errors have no `Code`: the server cannot read messages, so none of them crosses the wire.  An `E2EError` comes
+from the peer, from the server that delivered the bytes, or from the state of the two devices.  Misuse by our own side
+is `wa.errors.LocalError`.
 """
 
 from wa.errors import LocalError
@@ -25,9 +25,9 @@ class TooManySkipped(InvalidMessage):
 
 
 class DuplicateMessage(E2EError):
-    """This message was decrypted before, or it is so late that its key was discarded by count or age.
+    """This message was decrypted before, or is so late that its key was discarded by count or age.
 
-    It is told apart by its header alone, so it says nothing about who sent the bytes: drop them.
+    Only its header says so, and that does not prove who sent the bytes: drop them.
     """
 
 

@@ -1,4 +1,4 @@
-"""The safety number: sixty digits, or a QR code, that two people compare to rule out a third one in between.
+"""The safety number: two people compare sixty digits, or a QR code, to rule out a third one in between.
 
 libsignal's NumericFingerprint scheme.  Each side hashes its own account:
 

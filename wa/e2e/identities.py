@@ -1,8 +1,9 @@
 """Which identity key each peer device is trusted to have.
 
 The first key seen is trusted (trust on first use).  Another key is *pending* until the user acknowledges it.
-A pending key that was met while decrypting lives in memory until it is recorded, because a decrypt that
-raises leaves the store as it was; `record` makes it durable.
+
+A decrypt that raises leaves the store unchanged.  So a pending key met while decrypting is in memory only, until
+`record` makes it durable.
 """
 
 from wa.e2e.codec import Reader, u64

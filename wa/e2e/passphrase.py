@@ -4,9 +4,8 @@
     wrapped nonce 24 || XChaCha20-Poly1305(key, nonce, value, associated data = label)
     header  version 1 (1 byte) || operations 4 || memory 8 (bytes) || salt 16 || wrapped empty value 40
 
-The header is stored beside the rows and is not secret; the limits in it are the ones it was made with, so
-they can be raised for new stores.  The label is the row's table and key.  The random nonces are long enough
-that a single key lasts for any number of rows.
+The header is stored beside the rows and is not secret.  It holds its own limits, so new stores can have higher ones.
+The label is the row's table and key.  Random nonces are long enough for any number of rows under one key.
 """
 
 import unicodedata

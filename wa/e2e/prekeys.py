@@ -1,9 +1,9 @@
 """This device's own prekeys: made, handed to the server, found again, used once, retired.
 
-A signed prekey serves until it is replaced and is kept `SIGNED_PREKEY_GRACE_S` longer, because an initial
-message may wait that long in a mailbox.  A one-time prekey is deleted once a message under it was decrypted.
-Where an initiator got none, nothing in X3DH itself stops a replay of its first message, so the base keys of
-such initiations are remembered for as long as the signed prekey they used lives (X3DH, section 4.2).
+- A replaced signed prekey is kept for `SIGNED_PREKEY_GRACE_S`: an initial message may wait that long in a mailbox.
+- A one-time prekey is deleted once a message under it was decrypted.
+- Without a one-time prekey nothing in X3DH stops a replay of an initiator's first message.  So the base keys of such
+  initiations are remembered for as long as their signed prekey lives (X3DH, section 4.2).
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from wa.e2e.primitives import KEY_BYTES
 from wa.e2e.stores import SessionStore, Table
 from wa.errors import LocalError
 
-# A day early, so that a device that wakes once a day never exceeds the maximum.
+# A day early: a device that wakes once a day then never exceeds the maximum.
 ROTATE_AFTER_S = (limits.SIGNED_PREKEY_DAYS_MAX - 1) * 86_400
 _VERSION = 1
 _NEXT_SIGNED = b"next_signed_prekey"
@@ -116,7 +116,7 @@ class PreKeys:
                     self._store.delete(Table.BASE_KEYS, base_key)
 
     def reset(self) -> None:
-        """Deletes every prekey; ids go on at a random distance, clear of those a lost state gave out."""
+        """Deletes every prekey; ids continue at a random distance, clear of those that a lost state gave out."""
         for table in (Table.SIGNED_PREKEYS, Table.ONE_TIME_PREKEYS, Table.BASE_KEYS):
             for key in self._store.keys(table):
                 self._store.delete(table, key)

@@ -1,12 +1,10 @@
 """The primitives under X3DH and the Double Ratchet, in the exact form in which both use them.
 
-X25519, Ed25519 and HMAC-SHA-256 come from libsodium, AES-256-GCM from OpenSSL.  Not the concern of this file:
-which key goes where.
+X25519, Ed25519 and HMAC-SHA-256 come from libsodium, AES-256-GCM from OpenSSL.
 
-About zeroing.  Secrets are computed into `bytearray`s through libsodium's own output pointers, and `wipe`
-overwrites them (`sodium_memzero`) when they are done.  This is best effort: what was read from or written to
-a store, and what the random source returned, passes through immutable `bytes`, which CPython frees without
-overwriting, and OpenSSL and the allocator keep copies of their own.
+Zeroing is best effort.  Secrets are computed into `bytearray`s through libsodium's own output pointers, and `wipe`
+overwrites them (`sodium_memzero`) after use.  But stores and the random source pass immutable `bytes`, which CPython
+frees without overwriting, and OpenSSL and the allocator keep copies.
 """
 
 import ctypes

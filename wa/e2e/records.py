@@ -1,20 +1,19 @@
 """The session record of one peer device: a few sessions, and the rule for which of them sends.
 
-Two devices may start sessions at the same time, start one anew, or lose theirs with a restored backup.  Both
-then hold several sessions and must settle on one without talking about it.  Each side numbers its
-*generation* towards the peer (0 at first, higher whenever it abandons its earlier sessions) and every message
-carries, encrypted, the sender's.  A session is *alive* when we have not abandoned it and the peer, as far as
-we heard, has not either:
+Two devices may start sessions at the same time, start one anew, or lose theirs with a restored backup.  Then both hold
+several sessions, and must settle on one without negotiation.  Each side numbers its *generation* towards the peer: 0 at
+first, higher whenever it abandons its earlier sessions.  Every message carries the sender's generation, encrypted.  A
+session is *alive* when we have not abandoned it and, as far as we heard, the peer has not either:
 
     alive      own generation of the session = our generation now, and nothing was received on it yet (we
                started it: pending) or the newest thing received on it came from the peer's newest generation
     sends      the alive session with the greatest base key among those that something was received on,
                since both sides hold these; without any, the newest pending one
 
-The choice depends on the set of sessions alone, not on the order of arrival, and only a session that the peer
-has proved to hold is preferred, so a reply can always be read.  Once either side has heard the other on both
-of two simultaneous sessions it uses the greater; the other follows with the next message it receives.
-Sessions that do not send still receive, until they fall out of a list bounded by `SESSIONS_PER_PEER_MAX`.
+The choice depends on the set of sessions only, not on the order of arrival.  It prefers a session that the peer has
+proved to hold, so a reply can always be read.  A side that has heard the other on both of two simultaneous sessions
+uses the greater; the other side follows with the next message it receives.  Sessions that do not send still receive,
+until they fall out of a list bounded by `SESSIONS_PER_PEER_MAX`.
 """
 
 from dataclasses import dataclass, field

@@ -20,9 +20,11 @@ Associated data of the AEAD: the 81 bytes of `x3dh.associated_data` (identity ke
 initiator first), then every byte of the body before the ciphertext.  `generation` is the sender's, see
 `records`.
 
-Every method is synchronous and belongs in the caller's transaction.  A method that refuses what a peer or a
-server sent has not written to the store; after InvalidState (our own rows are damaged) roll back.  Persist
-before the ciphertext leaves, and acknowledge a delivery only after the commit.
+Rules for the caller:
+- Every method is synchronous and belongs in the caller's transaction.
+- Commit before the ciphertext leaves.  Acknowledge a delivery only after the commit.
+- A method that refuses what a peer or a server sent has not written to the store.  After InvalidState (our own rows are
+  damaged) roll back.
 """
 
 from collections.abc import Iterable

@@ -1,9 +1,8 @@
 """The session store in SQLite, inside a connection and a transaction that belong to the caller.
 
-Every statement runs in the caller's transaction; nothing here begins, commits or rolls back, so open the
-connection with `isolation_level=None` and say BEGIN IMMEDIATE … COMMIT around one event.  With a passphrase,
-values are wrapped (`passphrase.Vault.wrap` and `.unwrap`) and bound to their table and key, so that a row
-cannot be moved to another place.
+Nothing here begins, commits or rolls back: open the connection with `isolation_level=None`, and put BEGIN IMMEDIATE …
+COMMIT around one event.  With a passphrase, values are wrapped (`passphrase.Vault.wrap` and `.unwrap`) and bound to
+their table and key, so that a row cannot be moved.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""What end-to-end encryption keeps, behind the narrowest contract that serves: get, put, delete, keys.
+"""What end-to-end encryption stores, behind a narrow contract: get, put, delete, keys.
 
 Each table maps a short byte key to a byte value.  Who fills which table:
 
@@ -11,8 +11,8 @@ Each table maps a short byte key to a byte value.  Who fills which table:
     ONE_TIME_PREKEYS  id 4                             private key 32
     BASE_KEYS         signed prekey id 4 || base key 32  empty
 
-A store neither begins nor ends transactions: whoever owns it makes one call of `Sessions` and the rest of
-that event (plaintext, message id) one transaction.  Values are secret, keys are not.
+A store neither begins nor ends transactions: its owner makes one call of `Sessions` and the rest of that event
+(plaintext, message id) one transaction.  Values are secret, keys are not.
 """
 
 from enum import StrEnum

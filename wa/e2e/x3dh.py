@@ -9,9 +9,10 @@ Source: The X3DH Key Agreement Protocol, revision 1 (Signal, 2016), sections 2.2
     associated data = identity key(initiator) 32 || identity key(responder) 32
                       || version 1 || address(initiator) 8 || address(responder) 8
 
-The base key is the initiator's ephemeral key.  The associated data binds both identity keys and both
-addresses to every later message, so neither can be swapped by the server (section 4.8, unknown key share).
-Not the concern of this file: where prekeys live, which identities are trusted, replay.
+The base key is the initiator's ephemeral key.  The associated data binds both identity keys and both addresses to every
+later message, so the server cannot swap them (section 4.8, unknown key share).
+
+Elsewhere: where prekeys live and replay (`prekeys`), which identities are trusted (`identities`).
 """
 
 from dataclasses import dataclass, field

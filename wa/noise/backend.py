@@ -1,4 +1,4 @@
-"""Which Noise does the work: the compiled one where it is built, or its Python twin.  Both have one face."""
+"""Chooses the Noise implementation: the compiled one where it is built, else its Python twin.  Both have one face."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -9,7 +9,7 @@ from wa.noise.primitives import aes_is_fast
 
 try:
     from wa._fastpath.noise.noise import Handshake as FastHandshake
-except ImportError:  # not built for this platform: a client may still be pure Python
+except ImportError:  # not built for this platform: a client can be pure Python
     FastHandshake = None  # type: ignore[assignment, misc]
 
 

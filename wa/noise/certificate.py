@@ -2,8 +2,7 @@
 
     version u8 = 1 | static key 32 | not before u64 | not after u64 | Ed25519 signature 64      113 bytes
 
-The root key that signs is pinned in the client.  Its secret is only ever needed to make a certificate and has
-no business on a server that is connected to anything.
+Clients pin the root key that signs.  Its secret is needed only to make a certificate: keep it off connected machines.
 """
 
 import hmac

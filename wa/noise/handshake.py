@@ -1,8 +1,8 @@
 """The Python twin of `wa._fastpath.noise.noise.Handshake`: sections 5.2 and 5.3 of the Noise specification.
 
-Theory of operation.  A handshake is one row of `patterns.MESSAGES`, walked a message at a time by `write` and
-`read`.  A message that the peer broke ends the handshake; only IK whose first message did not authenticate
-can go on, with `fallback`.  Python cannot zero its bytes objects: this class only drops them.
+Theory of operation.  A handshake is one row of `patterns.MESSAGES`; `write` and `read` walk it, a message at a time.  A
+message that the peer broke ends the handshake.  One exception: IK whose first message did not authenticate continues
+with `fallback`.  Python cannot zero its bytes objects; this class only drops them.
 """
 
 import os

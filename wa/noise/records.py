@@ -1,6 +1,6 @@
 """The byte forms of docs/protocol.md section 1: hello, records, login, ticket, refusal.  No keys, no state machine.
 
-Every function that reads raises RemoteError for bytes that break the protocol and LocalError never.
+A function that reads raises RemoteError for bytes that break the protocol, and never LocalError.
 """
 
 import struct
@@ -55,7 +55,7 @@ class Login:
 
 @dataclass(frozen=True)
 class Ticket:
-    """What a server gave this device to come back with, once: its sealed form and the secret inside."""
+    """What a server gave this device for one later login: the sealed form, and the secret inside."""
 
     sealed: bytes
     psk: bytes = field(repr=False)
@@ -63,7 +63,7 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Refused:
-    """A refusal in the clear.  Nobody authenticated it: a hint, after which no stored state may change.
+    """A refusal in the clear.  Nobody has authenticated it, so it is a hint: stored state must not change.
 
     code: a wa.errors.Code number, or one of a newer server.  text may hold anything: escape it to show it.
     """
@@ -110,7 +110,7 @@ def handshake_record(kind: Kind, content: bytes) -> bytes:
 
 
 class RecordBuffer:
-    """Bytes that came and are not yet a whole hello or record.  Holds less than one record between feeds."""
+    """Received bytes that are not yet a whole hello or record; less than one record between feeds."""
 
     def __init__(self) -> None:
         self._data = bytearray()

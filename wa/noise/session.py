@@ -1,12 +1,12 @@
 """Sans-I/O sessions of the record layer, docs/protocol.md section 1: bytes in, events out.
 
-Theory of operation.  A session owns no socket, clock or thread: the caller hands what it read to `receive`,
-acts on the events, and writes what `bytes_to_send` returns.  Every state expects certain kinds of handshake
-record; the two tables below are all of it.  Random bytes come from the caller too: a run can be replayed.
+Theory of operation.  A session owns no socket, clock or thread.  The caller hands what it read to `receive`, acts on
+the events, and writes what `bytes_to_send` returns.  Each state expects certain kinds of handshake record: the two
+tables below list them all.  Random bytes come from the caller too, so a run can be replayed.
 
-Bytes are parsed or raise RemoteError, never anything else, however they are cut.  Events in front of a fault
-are returned first: the fault is then in `fault` and is raised by every later `receive`.  What a frame means,
-the close frame and all deadlines are the caller's.
+However the bytes are cut, they parse or raise RemoteError, nothing else.  Events before a fault are returned first; the
+fault is then in `fault`, and every later `receive` raises it.  The caller knows what a frame means, sends the close
+frame and keeps all deadlines.
 """
 
 import os
@@ -73,7 +73,7 @@ _SERVER_AWAITS: Final = {
 class HandshakeDone:
     """Client: the server holds the key that the root certified.  Store the certificate for the next IK.
 
-    resumed: it has shown instead that it can open the ticket that the holder of that key once gave.
+    resumed: the proof is another one: the server opened the ticket that the holder of that key once gave.
     """
 
     server_static: bytes
@@ -84,9 +84,9 @@ class HandshakeDone:
 
 @dataclass(frozen=True)
 class LoginReceived:
-    """Server: who the client is.  Without effect until the first RecordPlain: it may be a replay.
+    """Server: who the client is.  It must have no effect before the first RecordPlain: it may be a replay.
 
-    client_static: None when a ticket says who it is.
+    client_static: None when a ticket says who the client is.
     """
 
     client_static: bytes | None
@@ -143,7 +143,7 @@ class _Session:
     def end_of_stream(self) -> None:
         """The peer's direction ended.  Raises RemoteError(PROTOCOL_ERROR) inside a record or the handshake.
 
-        Between transport records it returns: whether a close frame came before is for the caller to know.
+        Between transport records it returns: the caller knows whether a close frame came.
         """
         if self.fault is not None:
             raise self.fault
@@ -207,7 +207,7 @@ class _Session:
         return self._handshake
 
     def _write(self, kind: Kind, payload: bytes) -> None:
-        """The next handshake message.  Each draws 32 random bytes, needed or not: a replay stays aligned."""
+        """The next handshake message.  Each draws 32 random bytes, needed or not, so that a replay stays aligned."""
         message = self._hs.write(payload, ephemeral=self._random_bytes(32))
         self._out += records.handshake_record(kind, message)
 
@@ -229,7 +229,7 @@ class ClientSession(_Session):
 
     static_private: the device's Noise key.  root_public: the pinned Ed25519 key.  now_s: Unix seconds.
     certificate: the one of an earlier HandshakeDone; while it is valid the session offers IK, else XX.
-    ticket: used before IK, but no longer than the certificate is valid.  Whatever comes of it, it is used up.
+    ticket: tried before IK, while the certificate is valid.  It is used up even if the login fails.
     suite: preferred_suite() of this machine when not given.
     """
 
@@ -306,7 +306,7 @@ class ClientSession(_Session):
         self._events.append(HandshakeDone(self._server_static, self._certificate, False, resumed=True))
 
     def _on_ticket_refused(self, content: bytes) -> None:
-        """Nobody has authenticated this; what follows is the stronger handshake, so nothing is lost by it."""
+        """Nobody has authenticated this refusal.  That is harmless: the stronger handshake follows."""
         if content:
             raise RemoteError(Code.PROTOCOL_ERROR, "a refused ticket says nothing more")
         self._begin(Pattern.IK)
@@ -327,7 +327,7 @@ def _still_valid(certificate: bytes | None, root_public: bytes, now_s: int) -> b
         return None
     try:
         found = certificates.parse(certificate, root_public)
-    except RemoteError:  # of another root, or damaged on disk: XX brings a new one
+    except RemoteError:  # another root's, or damaged on disk: XX brings a new one
         return None
     return found.static_public if found.not_before <= now_s < found.not_after else None
 

@@ -1,12 +1,12 @@
 """The Python twin of `wa._fastpath.session.ticket`: what is inside a resumption ticket (docs/security.md).
 
-A ticket is opaque to clients: only the server that made it can open it, and only until its ticket key is gone,
-which is when the server stops.
+A ticket is opaque to clients: only the server that made it can open it, and only until it stops, since the ticket key
+is never stored.
 
     nonce 24 | XChaCha20-Poly1305 under the ticket key of:
     version u8 = 1 | 000000 | serial u32 | epoch u64 | address u64 | issued u64 | expires u64 | psk 32   (112 in all)
 
-Integers are in the machine's own order: no ticket leaves the machine and comes back to another one.
+Integers are in the machine's own byte order: a ticket comes back to the machine that made it.
 """
 
 import struct
@@ -25,7 +25,7 @@ SEALED_BYTES: Final = NONCE_BYTES + _GRANT.size + 16
 
 @dataclass(frozen=True)
 class Grant:
-    """What a ticket entitles to, once.  Times are Unix milliseconds; a serial is given once in an epoch."""
+    """What a ticket grants, once.  Times are Unix milliseconds; a serial is unique in its epoch."""
 
     address: int
     serial: int
@@ -45,7 +45,7 @@ def seal(ticket_key: bytes, grant: Grant, nonce: bytes) -> bytes:
 
 
 def unseal(ticket_key: bytes, ticket: bytes, now_ms: int) -> Grant | None:
-    """None for everything that this key did not seal, that has expired or that comes from the future."""
+    """None for a ticket that this key did not seal, that has expired, or that is from the future."""
     if len(ticket) != SEALED_BYTES:
         return None
     try:

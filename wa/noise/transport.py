@@ -1,6 +1,6 @@
 """The Python twin of `wa._fastpath.noise.noise.Transport`: both directions of an established connection.
 
-After every limits.REKEY_MESSAGES messages of a direction its key is replaced; the nonce goes on.
+A direction's key is replaced after every limits.REKEY_MESSAGES of its messages; the nonce is not reset.
 """
 
 import struct

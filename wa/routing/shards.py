@@ -4,8 +4,8 @@
     worker = owners[shard]                        a table, so that a shard can move; as a data directory is laid out,
                                                   shard mod workers (storage.layout moves data with their number)
 
-Phone numbers are anything but uniform (a country's numbers share their leading digits), hence the mixing.
-All devices of an account have the account's owner.  `wa/_fastpath/base/shards.pxd` is the same in C.
+The mixing is needed: phone numbers are not uniform (a country's numbers share their leading digits).  All devices of an
+account have the account's owner.  `wa/_fastpath/base/shards.pxd` is the same in C.
 
 Test vectors (number: shard): 0: 431, 1: 193, 15551230001: 788, 4915112345678: 484, 999999999999999: 291.
 

@@ -1,14 +1,15 @@
 """The cold path of a worker: everything of a loop turn that is not an envelope.
 
-    Login     the loop did not recognise the device's key: register, admit or refuse, at once, from a view
-    Request   checked here; executed here, or by the worker that owns the account it is about
+    Login     the loop does not know the device's key: register, admit or refuse, at once, from a view
+    Request   checked here; executed here, or by the worker that owns the account in question
                 reads are answered at once from a view, changes go through the registry's thread
     PeerMessage   a call of another worker to execute, or its reply to a call of ours
     Wake      a push for a device that has registered for one
 
-An answer is told before its effects are carried out, so that a device which removes itself still hears of it.
-Requests of one connection may overtake one another: a read is answered while an earlier change is on its way
-to disk.  A client that needs an order waits for the answer.
+An answer leaves before its effects are carried out: a device that removes itself still hears of it.
+
+Requests of one connection may overtake one another: a read is answered while an earlier change waits for the disk.  A
+client that needs an order waits for each answer.
 """
 
 import hmac
@@ -142,7 +143,7 @@ class ColdPath:
             return
         try:
             device = view.device(login.address)
-        except RemoteError as error:  # a corrupt record must not be taken for a missing one
+        except RemoteError as error:  # a corrupt record must not pass for a missing one
             self._log.error("login_failed", address=login.address, detail=error.detail)
             self._loop.refuse(login.conn, Code.INTERNAL)
             return
@@ -205,7 +206,7 @@ class ColdPath:
             case Connected():
                 self._respond_here(route, answer.status, body)
             case Peer(worker, correlation):
-                # Best effort: a caller that cannot be reached times out, and a repetition is safe.
+                # Best effort: a caller that cannot be reached times out, and repeats the request safely.
                 self._loop.call_peer(worker, Reply(correlation, answer.status, body).encode())
 
     def _respond_here(self, route: Connected, status: int, body: bytes) -> None:
@@ -275,7 +276,7 @@ class ColdPath:
             self._loop.wake_lost(address)
 
     def _take_push_news(self) -> None:
-        """The mailbox holds what a lost wake-up was for: the next envelope wakes again."""
+        """After a lost wake-up the next envelope wakes again; the mailbox has the earlier ones."""
         if self._push is None:
             return
         news = self._push.news()
@@ -283,7 +284,7 @@ class ColdPath:
             self._loop.wake_lost(wake.address)
         for wake in news.gone:
             self._log.info("push_token_gone", address=wake.address, platform=wake.platform)
-            # When too many changes wait, the next wake-up finds out again.
+            # When too many changes wait, this is dropped: the next wake-up gets the same answer.
             self._changes.submit(Job(Chore.FORGET_TOKEN, {"token": wake.token}, wake.address, b"", "", Nobody()))
         self._push.flush()
 

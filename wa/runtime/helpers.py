@@ -1,8 +1,8 @@
-"""Helper processes: what waits on the outside beside the workers (architecture, decision 10).
+"""Helper processes: they wait for the outside so that no worker does (architecture, decision 10).
 
-Their restart policy is not the workers': a helper that dies is started again after a pause, which doubles
-while it keeps dying and begins anew after one that lived HELPER_STEADY_MS.  It is tried for ever, and neither
-its start nor its death is waited for or stops anybody: the server delivers without it.
+The server delivers without them: nothing waits for a helper's start, and its death stops nobody.  A helper that dies is
+started again, without end, after a pause.  The pause doubles while it keeps dying, and is short again after a life of
+HELPER_STEADY_MS.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from wa.runtime.process import Child, exit_reason
 
 @dataclass(frozen=True)
 class Helper:
-    """run: called in the forked process; serves until SIGTERM and sends its counters as JSON to the channel."""
+    """run: called in the forked process; it serves until SIGTERM and sends its counters as JSON to the channel."""
 
     name: str
     run: Callable[[socket.socket], None]
@@ -59,7 +59,7 @@ class Helpers:
         return {state.helper.name: state.child for state in self._states if state.child is not None}
 
     def status(self) -> list[dict[str, Any]]:
-        """Of all; one that waits to be started again has the pid 0."""
+        """One row per helper; pid 0 while it waits for its restart."""
         absent = {"pid": 0, "ready": False, "stats": {}}
         return [
             {
@@ -91,7 +91,7 @@ class Helpers:
                     self._on_death(state, state.child, exit_reason(status))
 
     def stop(self) -> None:
-        """None is started any more."""
+        """From now on no helper is started."""
         self._stopping = True
         for state in self._states:
             state.due = float("inf")

@@ -5,8 +5,8 @@
     static.key   secret of the Noise static key, 32 bytes
     certificate  the static key signed by the root, 113 bytes (docs/protocol.md, 1.1)
 
-The first start makes all of them.  Later starts renew a certificate that ends soon, for which root.key must
-be there; without it the server serves as long as the certificate is valid.
+The first start makes all of them.  A later start renews a certificate that ends soon; for that root.key must be there.
+Without root.key the server serves while the certificate is valid.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from wa.log import Log
 from wa.noise import certificate
 
 DAY_S = 86_400
-CLOCK_SKEW_S = DAY_S  # clients whose clock is behind accept a new certificate too
+CLOCK_SKEW_S = DAY_S  # so that a client whose clock is behind accepts a new certificate
 SECRET_BYTES = 32
 
 
@@ -73,7 +73,7 @@ def _root(directory: Path) -> tuple[bytes | None, bytes]:
     text = _read(directory / "root.pub")
     if text is None and root_secret is None:
         if (directory / "static.key").exists() or (directory / "certificate").exists():
-            raise LocalError(f"{directory / 'root.pub'} is missing: put it back, clients have it pinned")
+            raise LocalError(f"{directory / 'root.pub'} is missing: clients have it pinned, so put it back")
         root_secret, _ = certificate.make_root()
         _write(directory / "root.key", root_secret)
     expected = certificate.root_public(root_secret) if root_secret is not None else None
@@ -86,9 +86,11 @@ def _root(directory: Path) -> tuple[bytes | None, bytes]:
     except ValueError:
         public = b""
     if len(public) != SECRET_BYTES:
-        raise LocalError(f"{directory / 'root.pub'} is not 64 hex digits")
+        raise LocalError(f"{directory / 'root.pub'} is not 64 hex digits: put the right file back")
     if expected not in (None, public):
-        raise LocalError(f"{directory / 'root.key'} is not the secret of root.pub, which clients have pinned")
+        raise LocalError(
+            f"{directory / 'root.key'} is not the secret of root.pub, which clients have pinned: put the right one back"
+        )
     return root_secret, public
 
 
@@ -104,7 +106,7 @@ def _valid_for_s(found: bytes | None, root_public: bytes, static_public: bytes, 
 
 def _need_root(root_secret: bytes | None, directory: Path, why: str) -> None:
     if root_secret is None:
-        raise LocalError(f"{why}: put {directory / 'root.key'} back for one start, then it may leave again")
+        raise LocalError(f"{why}: put {directory / 'root.key'} back for one start; then it may go offline again")
 
 
 def _read(path: Path) -> bytes | None:
@@ -119,7 +121,7 @@ def _read_secret(path: Path) -> bytes | None:
     if secret is None:
         return None
     if path.stat().st_mode & 0o077:
-        raise LocalError(f"{path} can be read by others: chmod 600 it, and consider the key as known")
+        raise LocalError(f"{path} can be read by other users: chmod 600 it, and treat the key as leaked")
     if len(secret) != SECRET_BYTES:
         raise LocalError(f"{path} has {len(secret)} bytes, not {SECRET_BYTES}: put the right file back")
     return secret

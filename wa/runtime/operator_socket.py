@@ -1,4 +1,4 @@
-"""The operator socket: a Unix socket of the supervisor in `run/`, for the user that runs the server.
+"""The operator socket: the supervisor's Unix socket in `run/`, for the user that runs the server.
 
 One JSON object per line in, one per line out:  {"command": "status"} -> {"status": {…}}
                                                 {"command": "metrics"} -> {"metrics": "text"}
@@ -33,7 +33,7 @@ class OperatorSocket:
         selector.register(self._listener, selectors.EVENT_READ, self._on_accept)
 
     def close(self) -> None:
-        """Of the supervisor alone: a worker only closes its copy of the descriptor."""
+        """Only the supervisor calls it; a worker closes its copy of the descriptor."""
         self._selector.unregister(self._listener)
         self._listener.close()
         self._path.unlink(missing_ok=True)
@@ -62,7 +62,7 @@ class OperatorSocket:
 
 
 class _Client:
-    """One operator.  It is not read while an answer is still going out."""
+    """One operator.  It is not read while an answer goes out (back-pressure)."""
 
     def __init__(self, server: OperatorSocket, sock: socket.socket) -> None:
         self._server, self._sock = server, sock
@@ -106,7 +106,7 @@ class _Client:
 def ask(path: Path, command: str) -> Any:
     """The answer of a running server (its operator socket is at `path`).  Raises LocalError."""
     if len(str(path).encode()) > SOCKET_PATH_BYTES_MAX:
-        raise LocalError(f"{path} is too long for a Unix socket: choose a shorter data directory")
+        raise LocalError(f"{path} is too long for a Unix socket: use a data directory with a shorter path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
             sock.connect(str(path))
@@ -115,7 +115,9 @@ def ask(path: Path, command: str) -> Any:
                 stream.flush()
                 line = stream.readline()
         except OSError as error:
-            raise LocalError(f"no server answers at {path}: {error.strerror}") from None
+            raise LocalError(
+                f"no server answers at {path}: {error.strerror}; start one with wa serve, or give its --data-dir"
+            ) from None
     answer = json.loads(line) if line else {"error": "the server closed the connection"}
     if "error" in answer:
         raise LocalError(f"the server says: {answer['error']}")

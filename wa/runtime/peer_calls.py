@@ -1,7 +1,7 @@
 """Requests that another worker must execute: correlation, time-out, and their form on the bus.
 
-A call or a reply is one msgpack array.  Correlation numbers begin at random in each incarnation of a worker,
-so that a late reply to its predecessor matches nothing.
+A call or a reply is one msgpack array.  Each incarnation of a worker begins its correlation numbers at random, so a
+late reply to its predecessor matches nothing.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class Reply:
 
 
 def decode(data: bytes) -> Call | Reply:
-    """Another worker of this very server wrote it: anything malformed is a fault of ours (LocalError)."""
+    """Another worker of this server wrote it, so anything malformed is our fault.  Raises LocalError."""
     match msgpack.unpackb(data):
         case [kind, int(correlation), int(method), int(caller), bytes(body)] if kind == CALL:
             return Call(correlation, method, caller, body)
@@ -64,7 +64,7 @@ class Waiting:
 
 
 class PeerCalls:
-    """The calls of this worker that have no reply yet.  Bounded; oldest first."""
+    """This worker's calls in flight.  Bounded; oldest first."""
 
     def __init__(self, first: int, monotonic_ms: Callable[[], int]) -> None:
         self._next, self._monotonic_ms = first, monotonic_ms
@@ -84,11 +84,11 @@ class PeerCalls:
         return correlation
 
     def close(self, correlation: int) -> Waiting | None:
-        """None when its time was up already."""
+        """None when it had expired."""
         return self._waiting.pop(correlation, None)
 
     def expired(self) -> list[Waiting]:
-        """Takes out those whose time is up."""
+        """Takes out the calls that have expired."""
         now_ms = self._monotonic_ms()
         late = []
         for correlation, waiting in self._waiting.items():

@@ -1,5 +1,5 @@
-"""What a process needs from its operating system beyond `os`: dying with its parent, and a core of its
-own.  And what its parent holds of it.
+"""What a process needs from its operating system beyond `os`: to die with its parent, a core of its own, descriptors, a
+small heap.  And `Child`, what its parent holds of it.
 """
 
 import ctypes
@@ -28,12 +28,12 @@ LINUX = sys.platform.startswith("linux")
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # <malloc.h>
 MMAP_BYTES_MIN = 1 << 20
 FREEBSD = sys.platform.startswith("freebsd")
-DESCRIPTORS_AHEAD = 65_536  # a table of half a MiB; past it, a doubling comes once in many thousand connections
+DESCRIPTORS_AHEAD = 65_536  # a table of 0.5 MiB; beyond it a doubling comes once in many thousand connections
 
 
 @dataclass
 class Child:
-    """A forked process.  `channel` carries datagrams; what they say is between its kind and the supervisor."""
+    """A forked process.  `channel` carries datagrams between it and the supervisor."""
 
     pid: int
     channel: socket.socket
@@ -53,10 +53,10 @@ class Child:
 
 
 def die_with_parent(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent (a single-threaded process) ends in whatever way.
+    """Asks the kernel to kill this process when its parent (a single-threaded process) ends, however it ends.
 
-    A worker without its supervisor would hold the data directory and serve clients that nobody watches.  KILL
-    and not TERM: it must be certain, and a killed worker loses nothing that was accepted.  Raises OSError.
+    A worker without its supervisor would hold the data directory, and nobody would restart it.  KILL and not TERM: it
+    must be certain, and a killed worker loses nothing that was accepted.  Raises OSError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if LINUX:
@@ -85,12 +85,12 @@ def pin_this_thread(core: int) -> None:
 
 
 def open_descriptor_table() -> None:
-    """Raises the soft limit on descriptors to the hard one, and has the kernel make its table that long, up to
+    """Raises the soft limit on descriptors to the hard one, and makes the kernel's table that long, up to
     DESCRIPTORS_AHEAD.  Raises OSError.
 
-    Call it before the first thread.  When the table of a process with threads has to grow, Linux makes the call
-    that wants the descriptor wait for an RCU grace period (fs/file.c, expand_fdtable): accept() then took 7 to
-    18 ms, once for every doubling, and everyone on that worker with it.
+    Call it before the first thread.  When the table of a process with threads grows, Linux waits for an RCU grace
+    period (fs/file.c, expand_fdtable): accept() took 7 to 18 ms at every doubling, and all clients of the worker
+    waited.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -100,12 +100,12 @@ def open_descriptor_table() -> None:
 
 
 def keep_heap_small() -> None:
-    """Blocks of MMAP_BYTES_MIN and more are mappings of their own, and all threads share one heap, here and in what is
-    forked from here.
+    """Gives blocks of MMAP_BYTES_MIN and more their own mapping, and all threads one heap; also in forked processes.
 
-    glibc raises that limit to the largest block that was ever freed.  Then what LMDB reserves for its largest
-    transaction, 3 MiB per environment, is cleared memory of the heap and not pages that nobody ever touches.  And it
-    gives each thread a heap; what the loop frees would be of no use to the commit thread, nor the other way round.
+    - Left alone, glibc raises that limit to the largest block ever freed.  Then the 3 MiB that LMDB reserves per
+      environment, for its largest transaction, come cleared from the heap instead of as pages that nobody touches.
+    - Left alone, glibc gives each thread a heap.  Then the commit thread cannot use what the loop frees, nor the loop
+      what the commit thread frees.
     """
     libc = ctypes.CDLL(None)
     if LINUX and hasattr(libc, "mallopt"):  # musl has none, and no such limit
@@ -114,6 +114,6 @@ def keep_heap_small() -> None:
 
 
 def exit_reason(status: int) -> str:
-    """Of a `waitpid` status, for people."""
+    """A `waitpid` status in words."""
     code = os.waitstatus_to_exitcode(status)
     return f"exit status {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

@@ -3,8 +3,8 @@
     worker k  -- push.sock -->    gateway     wake-ups, each with an id of its own
     worker k  <-- push-k.sock --  gateway     what became of them
 
-Best effort: a full or absent receiver is an error of the send, which the sender deals with.  A report carries
-the incarnation of the gateway, so that a worker notices when what it had sent died with an earlier one.
+Best effort: the sender learns of a full or absent receiver, and deals with it.  A report carries the incarnation of the
+gateway: a new one tells the worker that its wake-ups in flight are lost.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class Wakes:
 
     @classmethod
     def decode(cls, data: bytes) -> "Wakes":
-        """Another process of this very server wrote it: anything malformed is a fault of ours (LocalError)."""
+        """Another process of this server wrote it, so anything malformed is our fault.  Raises LocalError."""
         match _unpack(data):
             case [int(worker), list(rows)]:
                 return cls(worker, tuple(_wake(row) for row in rows))
@@ -99,7 +99,7 @@ def worker_path(run_dir: Path, worker: int) -> Path:
 def bind(path: Path) -> socket.socket:
     """A datagram socket at `path`, non-blocking.
 
-    What lies there is of an earlier incarnation: the supervisor starts a process after its predecessor ended.
+    It replaces an earlier incarnation's: the supervisor starts a process only after its predecessor ended.
     Raises OSError.
     """
     path.unlink(missing_ok=True)

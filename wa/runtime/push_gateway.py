@@ -1,11 +1,13 @@
-"""The push gateway: a process of its own that wakes devices by their push services.
+"""The push gateway: a process of its own that wakes devices through their push services.
 
-It waits on the outside, so that no worker does (architecture, decision 10).  Wake-ups come from the workers in
-datagrams (push_channel.py); at most one per device is pending (push_queue.py); PUSH_CONCURRENCY_MAX senders
-hand them to the transport (push_transport.py); what became of each goes back to its worker.
+It waits for the outside so that no worker does (architecture, decision 10):
 
-Nothing here is durable.  A gateway that is killed loses its queue; its successor greets the workers, and they
-send again what had no outcome.
+    workers --- datagrams ---> queue --------------> PUSH_CONCURRENCY_MAX senders ---> transport
+    push_channel.py            one per device,       push_transport.py
+                               push_queue.py
+
+The outcome of each wake-up goes back to its worker.  Nothing here is durable: a killed gateway loses its queue.  Its
+successor greets the workers, and they resend the wake-ups without an outcome.
 """
 
 import asyncio
@@ -74,7 +76,7 @@ class PushGateway:
     async def run(self) -> None:
         """Until it is cancelled."""
         self._loop = asyncio.get_running_loop()
-        # Greeted before the socket is there, a worker knows of the new gateway before it sends to it.
+        # The greeting comes before the socket: a worker knows of the new gateway before it can send to it.
         greeting = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         greeting.setblocking(False)
         with greeting:
@@ -173,7 +175,7 @@ class PushGateway:
         self._something_ready.release()
 
     def _log_change(self, answer: Answer) -> None:
-        """The first of many failures, and the end of them; a token that is gone is no failure."""
+        """Logs the first of many failures, and their end; a token that is gone is no failure."""
         failing = answer.verdict in (Verdict.REFUSED, Verdict.FAILED)
         if failing and not self._failing:
             self._log.warning("push_fails", reason=answer.detail, again=answer.verdict is Verdict.FAILED)

@@ -1,6 +1,6 @@
-"""What the push gateway has to send: at most one wake-up per device, in order of arrival, bounded.
+"""The push gateway's backlog: at most one wake-up per device, in order of arrival, bounded.
 
-No clock, no socket: the gateway says when an entry that failed is due again.
+It has no clock and no socket: the gateway says when a failed entry is due again.
 """
 
 from collections import deque
@@ -48,8 +48,8 @@ class PushQueue:
         return True
 
     def take(self) -> Entry | None:
-        """The next one.  It is not pending any more: a wake-up that comes while it is sent is sent too, since
-        the device may have been woken, and have left, before that one's message came.
+        """The next one, no longer pending.  A wake-up that comes while it is in flight is sent too: the device may have
+        come and gone before that one's message arrived.
         """
         if not self._ready:
             return None
@@ -71,7 +71,7 @@ class PushQueue:
         return True
 
     def again(self, entry: Entry) -> None:
-        """Its pause is over."""
+        """The pause of a failed entry is over."""
         self._ready.append(entry)
 
     def _join(self, entry: Entry, wake: Wake) -> None:

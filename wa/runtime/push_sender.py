@@ -1,7 +1,7 @@
-"""A worker's side of push: its wake-ups on their way to the gateway, until it has said what became of each.
+"""A worker's side of push: its wake-ups, until the gateway has reported the outcome of each.
 
-While the gateway is away they wait here, up to a bound; what an earlier incarnation of it had taken and not
-answered is sent again, under the same ids.  Nothing here waits or is durable: the mailbox holds the messages.
+While the gateway is away they wait here, up to a cap.  A new gateway gets again, under the same ids, what the earlier
+one took and did not answer.  Nothing here blocks and nothing is durable: the mailbox has the messages.
 """
 
 from collections import deque
@@ -62,7 +62,7 @@ class PushSender:
     def flush(self) -> None:
         """Sends what waits, as far as the gateway takes it."""
         if self._waiting:
-            self._read()  # a gateway that is new says so before it listens
+            self._read()  # a new gateway greets before it listens
         while self._waiting:
             wakes = fitting(self._waiting)
             if send(self._sock, Wakes(self._worker, wakes).encode(), self._gateway) is not Sent.YES:

@@ -1,10 +1,10 @@
 """Ways to wake a device, behind one small contract.
 
-What leaves the server is three fields and nothing else: platform and token, as the device registered them,
-and a random id that is the same when the request is repeated.  No sender, no number, no preview.
+Three fields leave the server: platform and token, as the device registered them, and a random id that stays the same
+when the request is repeated.  No sender, no number, no preview.
 
-FCM, APNs and the like are not spoken here: a webhook of a few lines holds their credentials and speaks to
-them (docs/push.md), so that those never come near the server of the messages.
+FCM and APNs are a webhook's job (docs/push.md): a few lines that hold their credentials, so that this server never has
+them.
 """
 
 import asyncio
@@ -32,9 +32,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Answer:
-    """retry_after_s: how long the endpoint wants to be left alone, None when it does not say.  detail: for
-    the log.
-    """
+    """retry_after_s: the endpoint's Retry-After, None without one.  detail: for the log."""
 
     verdict: Verdict
     detail: str = ""
@@ -77,9 +75,9 @@ class FileTransport:
 class WebhookTransport:
     """POST of the JSON object to one URL.
 
-    2xx: sent.  410: the token is not valid any more.  429 and 5xx: again later, with a Retry-After in seconds if
-    it gives one.  Everything else, redirects too: not sent.  Neither proxies nor credentials are taken from the
-    environment; certificates are checked against the system's.
+    2xx: sent.  410: the token is gone.  429 and 5xx: retried later, after Retry-After seconds if given.  Everything
+    else, redirects too: refused.  No proxies and no credentials from the environment; certificates are checked against
+    the system's.
     """
 
     def __init__(self, url: str) -> None:
@@ -95,7 +93,7 @@ class WebhookTransport:
 
     async def send(self, platform: str, token: str, wake_id: str) -> Answer:
         try:
-            # httpx bounds each read; this bounds the whole.
+            # httpx bounds each read only; this bounds the request as a whole.
             async with asyncio.timeout(limits.PUSH_REQUEST_MS_MAX / 1_000):
                 return await self._post(encode(platform, token, wake_id))
         except (httpx.HTTPError, TimeoutError) as error:
@@ -123,7 +121,7 @@ class WebhookTransport:
 
 
 def _seconds(text: str) -> float | None:
-    """Of a Retry-After header; its form with a date is not heeded."""
+    """The seconds of a Retry-After header; its form with a date is ignored."""
     wanted = text.strip()
     if not wanted.isdecimal() or not wanted.isascii():
         return None

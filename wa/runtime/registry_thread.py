@@ -1,11 +1,11 @@
-"""The registry's thread: every change of one worker's registry, in groups, without ever stopping the loop.
+"""The registry's thread: it makes every change of one worker's registry, in groups, so that the loop never waits.
 
-The loop thread submits jobs and goes on.  This thread takes all that wait, up to a bound, runs them in one
-transaction, commits (the fsync releases the GIL), and only then hands the answers back and wakes the loop.
+The loop submits jobs.  This thread takes all that wait, up to REGISTRY_BATCH_MAX, runs them in one transaction and
+commits (the fsync releases the GIL).  Only then does it hand the answers back and wake the loop.
 
-A failing request does not spoil its group.  A service function that raises has changed nothing, so its error
-is its answer.  Only a failure of the storage can come out of the middle of one; then the transaction is
-undone and the group is run again in two halves, until the one that cannot be stored is alone.
+A failing request does not spoil its group.  A service function that raises has changed nothing, so its error is its
+answer.  Only the storage can fail in the middle of one: then the transaction is undone and the group runs again in two
+halves, until the job that cannot be stored is alone.
 """
 
 import threading
@@ -92,7 +92,7 @@ class RegistryThread:
             self._changed.notify()
 
     def collect(self) -> list[Done]:
-        """What was finished since the last call, in order.  Raises what the thread died of."""
+        """The jobs finished since the last call, in order.  Raises what the thread died of."""
         if self._end.done() and not self._closing:
             self._end.result()
             raise LocalError("the registry's thread ended by itself")
@@ -126,7 +126,7 @@ class RegistryThread:
                 self._log.error("registry_failed", requests=lost, detail=self._failure)
             pairs = zip(jobs, answers, strict=True)
             self._done.extend(Done(job, self._send_codes(answer)) for job, answer in pairs)
-            with self._changed:  # counted as waiting until here: the bound covers what is being worked on
+            with self._changed:  # counted as waiting until here: the cap covers jobs in progress
                 for _ in jobs:
                     self._queue.popleft()
             self._wake()

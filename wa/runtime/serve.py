@@ -1,7 +1,7 @@
-"""From settings to a running server: lock, data directory, keys, sockets, and then the supervisor.
+"""From settings to a running server: lock, data directory, keys, sockets, then the supervisor.
 
-Everything here happens before the first fork.  The supervisor keeps the lock and the sockets open for as long
-as it lives, and every worker inherits what it needs of them.
+All of it happens before the first fork.  The supervisor holds the lock and the sockets for as long as it lives; each
+worker inherits what it needs of them.
 """
 
 import errno
@@ -50,12 +50,12 @@ def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None
     data_dir = config.data_dir.absolute()
     run_dir = data_dir / "run"
     if len(str(run_dir / NAME).encode()) > SOCKET_PATH_BYTES_MAX:
-        raise LocalError(f"{data_dir} is too long for Unix sockets in it: choose a shorter data directory")
+        raise LocalError(f"{data_dir} is too long for Unix sockets in it: use a data directory with a shorter path")
     _wait_for_lock(data_dir / "lock", log)
     layout = open_layout(data_dir, config.workers, _progress(log))
     server_keys = keys.load(layout.keys, int(time.time()), log)
-    server_version()  # remembered by what is forked: what it loads to find out is 1.7 MB
-    ticket_key = secrets.token_bytes(32)  # never on disk: what it sealed cannot be opened once the server stops
+    server_version()  # cached before the fork: finding out loads 1.7 MB
+    ticket_key = secrets.token_bytes(32)  # never on disk: its tickets are void once the server stops
     listeners = _listen(config)
     endpoint = Endpoint(config.listen.host, listeners[0].getsockname()[1])
     serving = Serving(endpoint, server_keys.root_public, data_dir, config.workers)
@@ -70,7 +70,7 @@ def serve(config: Config, log: Log, on_ready: Callable[[Serving], None]) -> None
     def start_push_gateway(channel: socket.socket) -> None:
         for listener in listeners:
             listener.close()
-        # Loaded here, since it brings an HTTP client that no other process needs.
+        # Loaded here: it brings an HTTP client, which no other process needs.
         gateway = import_module("wa.runtime.push_gateway")
         gateway.run_push_gateway(config.push, run_dir, config.workers, channel, log.named("push"))
 
@@ -122,8 +122,8 @@ def _listen(config: Config) -> list[socket.socket]:
     host, port = config.listen.host, config.listen.port
     try:
         if port:
-            # With SO_REUSEPORT the port could be shared with another server of this user, and half of the
-            # clients would reach it: a socket without that option finds out.
+            # With SO_REUSEPORT another server of this user could share the port and get half of the clients.
+            # A socket without that option finds such a server.
             listen_tcp(host, port, 1, False).close()
         first = listen_tcp(host, port, limits.LISTEN_BACKLOG, True)
         port = first.getsockname()[1]
@@ -131,14 +131,18 @@ def _listen(config: Config) -> list[socket.socket]:
             listen_tcp(host, port, limits.LISTEN_BACKLOG, True) for _ in range(config.workers - 1)
         ]
     except OSError as error:
-        reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        reason = (
+            "it is in use; stop the other server, or choose another port with --listen"
+            if error.errno == errno.EADDRINUSE
+            else error.strerror
+        )
         raise LocalError(f"cannot listen on {config.listen}: {reason}") from None
 
 
 def _wait_for_lock(path: Path, log: Log) -> None:
-    """Waits a little while workers of a killed server, which hold the lock too, are on their way out.
+    """Waits up to LOCK_WAIT_MS_MAX for the workers of a killed server to end: they hold the lock too.
 
-    Whether the lock is really ours is decided by `open_layout`.
+    It does not take the lock; `open_layout` does.
     """
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""The supervision tree, all of it:
+"""The supervision tree:
 
     supervisor            one thread; holds the data directory's lock and every listening socket
       +- worker 0..N-1    restart: always, at once; at most RESTARTS_MAX deaths of workers in
@@ -6,13 +6,15 @@
       +- push gateway     (a helper; none without `push`) restart: always, after HELPER_PAUSE_MS_MIN, doubled up
                           to HELPER_PAUSE_MS_MAX while it keeps dying; stops nobody (helpers.py)
 
-Start: all workers are forked; the server is ready when each has said so.  A worker that dies before that
-would die again, so it ends the start. Death of a worker: logged with its reason, and it is forked anew.  Its
-listening socket stays open here meanwhile: with SO_REUSEPORT the kernel keeps giving it its share of new
-connections, they wait in its backlog, and the new worker accepts them.  Too many deaths: everything stops
-with a message, the sockets close, and clients are refused instead of left waiting. SIGTERM, SIGINT: workers
-get SIGTERM and finish (clients are told, custody is committed); those that still run after STOP_MS_MAX are
-killed.  SIGHUP is ignored. Death of the supervisor: the kernel kills the workers (`process.die_with_parent`).
+- Start: all workers are forked; the server is ready when each has said so.  A worker that dies before that would die
+  again, so its death ends the start.
+- Death of a worker: logged with its reason; the worker is forked anew.  Its listening socket stays open here: with
+  SO_REUSEPORT the kernel keeps giving it its share of new connections, they wait in its backlog, and the new worker
+  accepts them.
+- Too many deaths: the server stops with a message and closes its sockets, so clients are refused and do not wait.
+- SIGTERM, SIGINT: workers get SIGTERM and finish (clients are told, custody is committed).  A worker that still runs
+  after STOP_MS_MAX is killed.  SIGHUP is ignored.
+- Death of the supervisor: the kernel kills the workers (`process.die_with_parent`).
 """
 
 import contextlib
@@ -77,7 +79,7 @@ class Supervisor:
         self._take_signals()
         self.selector.register(self._wakeup, selectors.EVENT_READ, self._on_signal)
         self._log.info("starting", workers=self._workers, pid=os.getpid())
-        # What is here before the fork stays shared: a collection in a worker would write to all of it.
+        # Freeze what exists before the fork: a collection in a worker would write to it, and unshare its pages.
         gc.collect()
         gc.freeze()
         try:
@@ -92,7 +94,7 @@ class Supervisor:
                     self._reap()
                 self._check_times()
         finally:
-            self._signal_all(signal.SIGKILL)  # a fault of the supervisor must not leave workers behind
+            self._signal_all(signal.SIGKILL)  # a fault of the supervisor must leave no worker behind
         self._log.info("stopped")
         if self._failure:
             raise LocalError(self._failure)
@@ -107,7 +109,7 @@ class Supervisor:
         }
 
     def stats(self) -> Mapping[str, Mapping[str, int]]:
-        """Of each process that runs, by a worker's number or a helper's name."""
+        """Counters of each running process, by worker number or helper name."""
         workers = {str(worker): child.stats for worker, child in sorted(self.children.items())}
         return workers | {name: child.stats for name, child in self._helpers.children.items()}
 
@@ -192,7 +194,7 @@ class Supervisor:
             self._on_ready()
 
     def _let_go(self, child: Child) -> None:
-        """A restarted worker finds the others running; at the start the last one lets all go."""
+        """At the start all workers go when the last one has started; a restarted worker goes at once."""
         ready_to_go = [child] if self._was_ready else list(self.children.values())
         if all(each.started for each in ready_to_go):
             for each in ready_to_go:
@@ -218,11 +220,11 @@ class Supervisor:
         while self._deaths[0] <= now - limits.RESTARTS_WINDOW_S:
             self._deaths.popleft()
         if not self._was_ready:
-            self.stop(f"worker {worker} ended with {reason} before it served; its log says why")
+            self.stop(f"worker {worker} ended with {reason} before it served; the log above says why")
         elif len(self._deaths) > limits.RESTARTS_MAX:
             self.stop(
-                f"{len(self._deaths)} deaths of workers within {limits.RESTARTS_WINDOW_S} s, the last one of"
-                f" worker {worker} by {reason}: restarting does not help; the log says why they died"
+                f"{len(self._deaths)} deaths of workers within {limits.RESTARTS_WINDOW_S} s, the last one worker"
+                f" {worker} by {reason}: restarting does not help; the log above says why they died"
             )
         else:
             self._fork(worker, child.restarts + 1)
@@ -259,7 +261,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _drop_signals(self) -> None:
-        """A child: SIGTERM is what its supervisor sends; a ^C of the terminal is not for it."""
+        """In a child: the supervisor stops it by SIGTERM; the terminal's Ctrl-C is not for it."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -275,4 +277,4 @@ class Supervisor:
 
 
 def _wake_only(number: int, frame: FrameType | None) -> None:
-    """The number arrives through the wake-up descriptor; without a handler it would not."""
+    """Without a handler the number would not arrive through the wake-up descriptor."""

@@ -1,7 +1,7 @@
-"""Reading side of the trace rings: the stages that an envelope went through, over all workers.
+"""Reads the trace rings: the stages of an envelope, over all workers.
 
-Each worker writes `run/trace-<worker>.ring` (wa/_fastpath/state/trace.pxd has the layout); a restarted worker begins a
-new one.  The file lives in the page cache and is never synced: it is for looking, not for keeping.
+Each worker writes `run/trace-<worker>.ring` (layout: wa/_fastpath/state/trace.pxd); a restarted worker begins a new
+one.  The file stays in the page cache and is never synced: a trace need not survive the machine.
 """
 
 import mmap
@@ -44,8 +44,8 @@ def ring_path(run_dir: Path, worker: int) -> Path:
 def create_ring(run_dir: Path, worker: int, records: int = RECORDS_DEFAULT) -> mmap.mmap:
     """An empty ring of `records` records, for `Loop(trace=...)`.
 
-    Its space is taken here, by writing it: a page that a full disk has no room for would kill the worker that
-    touches it (SIGBUS).  Raises OSError, and then there is no ring.
+    It is written out here to take its space: a page without room on a full disk would kill the worker that touches it
+    (SIGBUS).  Raises OSError, and then there is no ring.
     """
     path = ring_path(run_dir, worker)
     path.unlink(missing_ok=True)
@@ -66,7 +66,7 @@ def steps(run_dir: Path, envelope_id: int | None = None) -> list[Step]:
     """
     paths = sorted(run_dir.glob("trace-*.ring"))
     if not paths:
-        raise LocalError(f"nothing is traced in {run_dir}: start the server with --trace")
+        raise LocalError(f"no traces in {run_dir}: start the server with --trace, or give its --data-dir")
     rings = [data for path in paths if (data := _checked(path))]
     # One offset for all, so that stages of different workers keep their order.
     offset_us = max((_HEADER.unpack_from(data)[6] for data in rings), default=0)
@@ -82,7 +82,7 @@ def _checked(path: Path) -> bytes:
     if magic == 0:
         return b""
     if (magic, version, record_bytes) != (_MAGIC, _VERSION, RECORD_BYTES):
-        raise LocalError(f"{path} was written by another version of wa")
+        raise LocalError(f"{path} was written by another version of wa: use that version's wa trace")
     return data
 
 

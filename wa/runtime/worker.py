@@ -1,7 +1,7 @@
-"""One worker: its store, its registry, its loop, its cold path and its side of push, and how they are joined.
+"""One worker: store, registry, loop, cold path and push sender, and how they are joined.
 
-A worker is an object; nothing of it is a module's.  Its threads: the loop (the one that calls `run`, on a
-core of its own), the mailbox store's commit thread, and the registry's thread.
+A worker is an object; no module holds state of it.  It has three threads: the loop (the one that calls `run`, on a core
+of its own), the mailbox store's commit thread, and the registry's thread.
 """
 
 import faulthandler
@@ -34,7 +34,7 @@ from wa.services.base import Site
 from wa.services.code_transport import CodeTransport, ConsoleTransport, FileTransport
 from wa.storage.lmdb_registry import LmdbRegistry
 
-# The registry's thread must not hold the GIL against the loop for Python's default of 5 ms.
+# Python's default is 5 ms: so long the registry's thread could keep the GIL from the loop.
 SWITCH_INTERVAL_S = 0.0005
 Report = Callable[[dict[str, int]], None]
 
@@ -43,8 +43,8 @@ Report = Callable[[dict[str, int]], None]
 class Plan:
     """What a worker is made of.
 
-    config: resolved.  ticket_key: of the supervisor, so that tickets outlive a worker, and die with the server.
-    Paths are this worker's own.  core: where its loop stays, None for anywhere.
+    config: resolved.  ticket_key: the supervisor's, so tickets outlive a worker and die with the server.  The paths are
+    this worker's.  core: where its loop stays, None for anywhere.
     """
 
     worker: int
@@ -106,7 +106,7 @@ class Worker:
         self.loop.start()
 
     def _ring(self) -> mmap.mmap | None:
-        """None where there is no room for it: what looks at messages must not stop them."""
+        """None without room on the disk: tracing must not stop messages."""
         try:
             return create_ring(self._plan.run_dir, self._plan.worker)
         except OSError as error:
@@ -146,7 +146,7 @@ def run_worker(plan: Plan, listener: socket.socket, channel: socket.socket, log:
         try:
             channel.send(json.dumps(stats).encode())
         except (BlockingIOError, ConnectionError):
-            log.debug("report_skipped")  # the supervisor is behind, or gone: then the kernel is about to kill us
+            log.debug("report_skipped")  # the supervisor is behind, or gone, and then the kernel kills us
 
     worker = Worker(plan, report, log)
     if not _let_go(channel):

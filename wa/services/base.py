@@ -2,13 +2,13 @@
 
     def keys_stock(request: Request[View], params: Params) -> Answer
 
-A service function is policy and nothing else: it gets verified parameters (`methods.check`), an open view or
-transaction of the registry, the caller and the time; it returns an answer and the effects that must follow
-once the transaction is durable.  No sockets, no clock, no randomness of its own; so it may be run twice.
+A service function is policy only.  It gets verified parameters (`methods.check`), an open view or transaction of the
+registry, the caller and the time.  It returns an answer and the effects to carry out once the transaction is durable.
+It has no socket, no clock and no randomness of its own, so it may run twice.
 
-The rule for errors: a function that *raises* RemoteError has changed nothing (every check comes before the
-first change).  What must be kept although the request fails, such as the count of wrong codes, is *returned*
-as an answer with that status.  STORAGE_FAILED alone may come out of the middle; its transaction is undone.
+Errors: a function that *raises* RemoteError has changed nothing; every check comes before the first change.  A failure
+whose change must be kept, such as the count of wrong codes, is *returned* as an answer with that status.  Only
+STORAGE_FAILED may come out of the middle; its transaction is undone.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ V_co = TypeVar("V_co", bound=View, covariant=True)
 
 @dataclass(frozen=True)
 class Site:
-    """What the services of one worker are given once: who they are and where their randomness comes from.
+    """What the services of one worker get once.
 
-    random_below, random_bytes: a CSPRNG (`secrets`); pepper: 32 secret bytes of this server that are not in
-    the registry; workers: how many share the budgets that are counted per IP address.
+    random_below, random_bytes: a CSPRNG (`secrets`).  pepper: 32 secret bytes of this server, kept outside the
+    registry.  workers: how many share the budgets per IP address.
     """
 
     random_below: Callable[[int], int]
@@ -77,8 +77,8 @@ class SendCode:
 
 @dataclass(frozen=True)
 class AddDevice:
-    """Take envelopes for this device from now on, let in who proves its key, and make the requesting connection
-    its live one.
+    """Take envelopes for this device from now on, admit connections that prove its key, and make the requesting one its
+    live connection.
     """
 
     address: int

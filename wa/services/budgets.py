@@ -1,7 +1,6 @@
-"""Budgets: how often something may be done within a window of time, counted in the registry.
+"""Budgets: caps on how often something may be done within a window of time, counted in the registry.
 
-A window begins with the first use and ends a fixed time later; a restart or a clock that goes back resets
-none.
+A window begins with the first use and has a fixed length.  Neither a restart nor a clock that goes back resets it.
 """
 
 import hashlib
@@ -37,8 +36,8 @@ assert all(rule.window_s <= WINDOW_S_MAX for rule in (CODES_PER_NUMBER, CODES_PE
 def spent(view: View, rule: Rule, subject: int, now_s: int, *, other: str = "", share: int = 1) -> Budget:
     """The budget after one more use; the caller puts it once all its checks have passed.
 
-    other: the second party of a budget per pair.  share: how many workers count this budget, each its own
-    part. Raises RemoteError(BUDGET_EXHAUSTED) with the time until the window ends.
+    other: the second party of a budget per pair.  share: how many workers count their own part of this budget.
+    Raises RemoteError(BUDGET_EXHAUSTED) with the time until the window ends.
     """
     name = f"{rule.name}/{other}" if other else rule.name
     count_max = max(1, rule.count_max // share)
@@ -56,10 +55,9 @@ def spent(view: View, rule: Rule, subject: int, now_s: int, *, other: str = "", 
 
 
 def ip_budget_subject(peer: str, pepper: bytes) -> int:
-    """The subject of a client's IP address: keyed, so that the registry holds no addresses.
+    """The budget subject of a client's IP address: a keyed hash, so that the registry holds no addresses.
 
-    An IPv6 client counts as its /64, of which it has every address.  Clients without an address ("") share
-    one.
+    An IPv6 client counts as its /64: it can use every address of it.  Clients without an address ("") share one.
     """
     address = ipaddress.ip_address(peer.split("%", 1)[0] or "0.0.0.0")
     if isinstance(address, ipaddress.IPv6Address):

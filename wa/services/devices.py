@@ -1,10 +1,8 @@
 """Devices of an account: which numbers they get, who sees them, how one is removed.
 
-Device numbers are not reused while anybody may still hold something for the old device: envelopes on their
-way or in a mailbox, and ratchet sessions of its correspondents.  Numbers therefore go round: the next one
-after the last that was given out, 1 to 255, passing over those in use.  A number returns after 255
-registrations at the earliest, which the budget of codes stretches over more than 25 days; the mailbox is
-purged before it is given out again.
+A device number is not reused while others may hold something for the old device: envelopes in flight or in a mailbox,
+ratchet sessions.  So numbers go round from 1 to 255: the next free one after the last given out.  A number returns
+after 255 registrations at the earliest, more than 25 days by the budget of codes; its mailbox is purged before.
 """
 
 from wa import ids

@@ -1,8 +1,7 @@
 """Public end-to-end keys: upload, stock, and handing out bundles with one one-time prekey each.
 
-The server checks lengths only.  It cannot verify more, and must not be trusted to: the fetching client does.
-A one-time prekey leaves the registry in the transaction that hands it out; it is told to nobody before the
-commit.
+The server checks lengths only; the client that fetches verifies, since the server is not trusted.  A one-time prekey
+leaves the registry in the transaction that hands it out, and the server after its commit.
 """
 
 from wa import ids, limits
@@ -20,9 +19,9 @@ KEY_BYTES = 32
 def keys_upload(request: Request[Change], params: Params) -> Answer:
     """Publishes identity key, signed prekey and further one-time prekeys.  -> {count}
 
-    One-time ids at or below the highest ever stored are passed over: a repeated upload must not bring back a
-    key that was handed out.  The identity key of a device never changes: a new identity is a new
-    registration. Raises RemoteError(NOT_REGISTERED, BAD_PARAMS, LIST_TOO_LONG).
+    One-time ids at or below the highest ever stored are ignored: a repeated upload must not bring back a key that was
+    handed out.  The identity key of a device never changes: a new identity is a new registration.
+    Raises RemoteError(NOT_REGISTERED, BAD_PARAMS, LIST_TOO_LONG).
     """
     change, address = request.registry, request.caller
     own_account(request)

@@ -1,7 +1,7 @@
-"""Push: where a device is woken while it is not connected.
+"""Push: where an offline device is woken.
 
-The service keeps what a device says of itself; waking is the gateway's (wa/runtime/push_gateway.py).  A token
-is an address of the device outside of this server: it is kept as it is, and told to the gateway alone.
+This service only keeps what a device registers; the gateway wakes it (wa/runtime/push_gateway.py).  A token is stored
+as it is, and leaves only to the gateway.
 """
 
 import re
@@ -37,7 +37,7 @@ def push_unregister(request: Request[Change], params: Params) -> Answer:
 
 
 def forget_token(request: Request[Change], params: Params) -> Answer:
-    """The push service does not know `token` any more.  A newer one that the device has registered stays."""
+    """Deletes `token`, which the push service does not know any more.  A newer token of the device stays."""
     found = request.registry.push_token(request.caller)
     if found is not None and found.token == params["token"]:
         request.registry.delete_push_token(request.caller)

@@ -1,4 +1,4 @@
-"""Receipts asked for after a reconnect: is a message of mine still waiting at its recipient's owner?"""
+"""Receipts after a reconnect: does an envelope still wait at the owner of its recipient?"""
 
 from collections.abc import Callable
 
@@ -29,10 +29,10 @@ def receipts_status(request: Request[View], params: Params) -> Answer:
 def add_reported(
     is_reported: Callable[[int, int, int], bool], caller: int, request: bytes, response: bytes
 ) -> bytes:
-    """What another worker answered, as the caller's own worker sends it on.
+    """Another worker's answer, as the caller's worker passes it on.
 
-    An envelope whose end is known here, while the report is still on its way to the caller, counts as waiting: the
-    caller shall not take it for delivered.
+    An envelope that ended counts as waiting while this worker still has the report for the caller: the caller must not
+    take it for delivered.
     """
     asked, answered = methods.unpack(request), methods.unpack(response)
     recipients = [(ids.address_of(asked["number"], device), envelope_id) for device, envelope_id in asked["items"]]

@@ -1,6 +1,6 @@
 """Which function serves which method.  READS are answered at once from a view; WRITES need a transaction.
 
-CHORES are changes too, which no device has asked for.
+CHORES are changes that the server makes by itself.
 """
 
 from collections.abc import Callable

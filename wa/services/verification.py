@@ -1,9 +1,8 @@
-"""Verification codes: that whoever registers a number can read what is sent to it.
+"""Verification codes: they prove that a registering device's user can read what is sent to the number.
 
-A code is kept as HMAC-SHA-256 under a secret that is not in the registry, with a salt of its own: six digits
-behind a plain hash would fall in a second.  Success binds the record to the device's static key, so that the
-same device may repeat the request for VERIFY_RETRY_S (its answer may have been lost) and nobody else can use
-the code.
+A code is kept as a salted HMAC-SHA-256 under a secret outside the registry: a plain hash of six digits is broken in a
+second.  Success binds the record to the device's static key.  Then the same device may repeat the request for
+VERIFY_RETRY_S (its answer may be lost), and nobody else can use the code.
 """
 
 import hashlib
@@ -47,7 +46,7 @@ class Outcome(Enum):
 def try_code(request: Request[Change], code: str) -> Outcome:
     """Compares `code` with the one that was sent; changes nothing.
 
-    Raises RemoteError(CODE_EXPIRED) when there is none that is valid, TOO_MANY_ATTEMPTS after the last try.
+    Raises RemoteError: CODE_EXPIRED without a valid code, TOO_MANY_ATTEMPTS after the last try.
     """
     record, pepper = request.registry.code(request.number), request.site.pepper
     if record is None or record.expires_s <= request.now_s:
@@ -62,7 +61,7 @@ def try_code(request: Request[Change], code: str) -> Outcome:
 
 
 def count_wrong(request: Request[Change]) -> Answer:
-    """One try less.  The answer is kept with its change: {detail, tries_left}."""
+    """Counts a wrong code.  Its answer, {detail, tries_left}, keeps the change."""
     record = request.registry.code(request.number)
     assert record is not None, "try_code has looked at it"
     tries = record.tries + 1
@@ -72,7 +71,7 @@ def count_wrong(request: Request[Change]) -> Answer:
 
 
 def use_code(request: Request[Change], code: str) -> None:
-    """After a success: the code is this device's alone, for repetitions, for a short while."""
+    """After a success: binds the code to this device, which may repeat it for VERIFY_RETRY_S."""
     record = request.registry.code(request.number)
     assert record is not None, "try_code has looked at it"
     request.registry.put(

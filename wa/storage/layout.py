@@ -5,12 +5,11 @@
     g2/w0/mail, g2/w0/registry  the environments of worker 0 in generation 2
     keys/  run/                 the server's own keys; sockets
 
-`open_layout` moves every record to its new owner when the number of workers changed: it builds generation+1
-beside the one in use, makes it durable, replaces layout.json in one rename and only then removes the old one.
-A crash at any point leaves layout.json naming a complete generation; whatever else is there is a leftover and
-is removed at the next start.
+When the number of workers changed, `open_layout` moves every record to its new owner.  It builds generation+1 beside
+the one in use, makes it durable, replaces layout.json in one rename, and only then removes the old generation.  After a
+crash at any point layout.json names a complete generation; the rest is leftovers, which the next start removes.
 
-Not the concern of this file: what a record is (redistribute.py moves them).
+redistribute.py knows what a record is and moves it.
 """
 
 import fcntl
@@ -36,15 +35,15 @@ _FIELDS = {"format", "shards", "workers", "generation"}
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """The Progress of those who do not watch."""
+    """The Progress for a caller that does not watch."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """An open data directory.  `close()` lets the next process have it.
 
-    The lock belongs to the open file: processes forked after `open_layout` hold it together with their
-    parent, so that no second server starts while a worker of a killed supervisor still writes.
+    The lock belongs to the open file, so processes forked after `open_layout` share it with their parent: no second
+    server starts while a worker of a killed supervisor still writes.
     """
 
     data_dir: Path
@@ -67,7 +66,7 @@ class Layout:
         return self.data_dir / "run"
 
     def close(self) -> None:
-        """Gives up the lock of this process; those of forked ones stay."""
+        """Gives up this process's hold on the lock; forked processes keep theirs."""
         os.close(self.lock_fd)
 
     def _place(self, worker: int) -> Place:
@@ -83,9 +82,8 @@ def place(data_dir: Path, generation: int, worker: int) -> Place:
 def open_layout(data_dir: Path, workers: int, progress: Progress = silent) -> Layout:
     """Locks the data directory, makes it if it is missing, and fits it to `workers`.
 
-    Directories are 0700, files 0600.  `progress` is called from this thread.  Raises LocalError when another
-    process has it, when it was made by another version, when there is no room to move records, or on
-    nonsense.
+    Directories are 0700, files 0600.  `progress` is called from this thread.  Raises LocalError when another process
+    uses the directory, another version made it, there is no room to move records, or layout.json is damaged.
     """
     if not 1 <= workers <= limits.WORKERS_MAX:
         raise LocalError(f"a server has 1 to {limits.WORKERS_MAX} workers, not {workers}")
@@ -106,7 +104,7 @@ def _fit(data_dir: Path, workers: int, lock_fd: int, progress: Progress) -> Layo
     generations = _generations(data_dir)
     if stored is None:
         if generations:
-            raise LocalError(f"{data_dir} has data but no layout.json: put it back, or take another directory")
+            raise LocalError(f"{data_dir} has data but no layout.json: put it back, or use another directory")
         stored = (workers, 0)
         _write(data_dir, *stored)
     workers_before, generation = stored
@@ -155,9 +153,12 @@ def _read(data_dir: Path) -> tuple[int, int] | None:
     except ValueError as error:
         raise LocalError(f"{path} is damaged: {error}") from None
     if not isinstance(stored, dict) or set(stored) != _FIELDS or {type(n) for n in stored.values()} != {int}:
-        raise LocalError(f"{path} is damaged: it holds the numbers {', '.join(sorted(_FIELDS))} only")
+        raise LocalError(f"{path} is damaged: it must hold the numbers {', '.join(sorted(_FIELDS))} and nothing else")
     if stored["format"] != FORMAT:
-        raise LocalError(f"{path} is of format {stored['format']}, this version reads {FORMAT}")
+        raise LocalError(
+            f"{path} is of format {stored['format']}, this version reads {FORMAT}: start the version of wa that wrote"
+            " it"
+        )
     if stored["shards"] != limits.SHARDS:
         raise LocalError(f"{path} was made for {stored['shards']} shards, this version has {limits.SHARDS}")
     if not 1 <= stored["workers"] <= limits.WORKERS_MAX or stored["generation"] < 0:

@@ -1,7 +1,7 @@
 """The registry over py-lmdb: one environment per worker, one named database per table.
 
-Layout: docs/storage.md, section "Registry".  Every commit fsyncs.  The map grows before it is full: it may
-not grow under an open transaction, so the room is looked at before one is begun.
+Layout: docs/storage.md, section "Registry".  Every commit fsyncs.  The map cannot grow under an open transaction, so
+each write checks the room before it begins.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class _LmdbCursor(Cursor):
 class LmdbRegistry(Registry):
     """See `registry.py`.
 
-    path: the environment's directory, made (0700, files 0600) when missing; it may be open once per process.
-    sync=False leaves the fsync out, for the negative control of the power-loss test only.
+    path: the environment's directory, made (0700, files 0600) when missing; open it once per process.
+    sync=False leaves the fsync out, only for the negative control of the power-loss test.
     Raises LocalError when the directory holds another format.
     """
 
@@ -87,10 +87,10 @@ class LmdbRegistry(Registry):
         self._map_bytes = map_bytes
         self._map_bytes_max = map_bytes_max
         self._map_room_bytes = map_room_bytes
-        self._lock = threading.Lock()  # guards _env and _views: the map moves only while nobody looks at it
+        self._lock = threading.Lock()  # guards _env and _views: the map moves only without open views
         self._views = 0
         self._writer: int | None = None  # the thread inside write()
-        self._panicked = False  # LMDB refuses everything until it is opened anew
+        self._panicked = False  # then LMDB refuses everything until it is reopened
         self._env: lmdb.Environment | None = None
         self._tables: dict[str, lmdb._Database] = {}
         make_environment(path, self._make)
@@ -101,7 +101,7 @@ class LmdbRegistry(Registry):
         self.close()
 
     def _open(self, path: Path) -> None:
-        # The map is never smaller than the file: LMDB takes the larger of the two by itself.
+        # LMDB never makes the map smaller than the file.
         self._env = lmdb.open(
             str(path),
             map_size=self._map_bytes,
@@ -180,7 +180,7 @@ class LmdbRegistry(Registry):
             raise _failed(error) from error
 
     def _mend(self) -> None:
-        """With the lock held: opens the environment anew if that is needed and nobody is inside it."""
+        """Reopens a panicked environment once no view is open.  Call it with the lock held."""
         if self._panicked and not self._views and self._writer is None and self._env is not None:
             self._env.close()
             self._open(self._path)
@@ -202,7 +202,7 @@ class LmdbRegistry(Registry):
 
     def _make_room(self, env: lmdb.Environment) -> None:
         if self._views:
-            return  # the map may not move under an open view; the next write looks again
+            return  # the map must not move under an open view; the next write checks again
         info = env.info()
         used = (info["last_pgno"] + 1) * env.stat()["psize"]
         size = info["map_size"]

@@ -1,7 +1,7 @@
 """The reference registry: sorted tables in memory, for tests and for the simulator.
 
-The tables live in a `MemoryDisk` that outlives the registry, as files outlive a process: a simulator closes
-or abandons a registry and makes a new one over the same disk.
+The tables live in a `MemoryDisk`, which outlives the registry as files outlive a process: a simulator abandons a
+registry and makes a new one over the same disk.
 """
 
 import threading

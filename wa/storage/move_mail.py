@@ -1,11 +1,11 @@
 """Moves the logs of mailboxes to new workers; redistribute.py says when and what follows.
 
-Of each log only what counts is moved: an envelope to the worker of its recipient, a receipt to that of its owner, a
-shared body to every worker that needs it, under a number that is free there.  A row of which nothing is legible has no
-owner; worker 0 gets it, so that it is reported again.
+Only live rows of a log move: an envelope to its recipient's worker, a receipt to its owner's, a shared body to every
+worker that needs it, under a number that is free there.  A row that is damaged beyond reading has no owner; worker 0
+gets it, and reports it again.
 
-A receipt may wait with a worker that is not its owner's: the one that gave up an envelope of another's account.  It
-comes home, and of two with one identity the higher one is kept.
+A receipt may be a stray: it waits with the worker that gave up the envelope, not with its owner's.  The move brings it
+home; of two with one identity the higher one is kept.
 """
 
 from collections import defaultdict
@@ -65,12 +65,15 @@ class Source:
         self.worker = worker
 
     def check(self) -> None:
-        """Opening a store checks its format, and upgrades; a table this file does not know must not be left behind."""
+        """Opens the store, which checks and upgrades its format, then refuses tables that this file would not move."""
         LmdbMailStore(self.path).close()
         with lmdb.open(str(self.path), max_dbs=TABLES_MAX) as env, env.begin() as txn:
             found = {bytes(key).decode() for key, _ in txn.cursor()}
         if found != TABLES:
-            raise LocalError(f"{self.path} holds the tables {sorted(found)}: not all are known to this version")
+            raise LocalError(
+                f"{self.path} holds the tables {sorted(found)}, and this version does not know them all: start the"
+                " version of wa that wrote it"
+            )
 
     @contextmanager
     def rows(self) -> Iterator[Left]:
@@ -80,7 +83,7 @@ class Source:
 
 
 class Strays:
-    """Receipts that are not with the worker of their owner, and which of them were outdone by one that is."""
+    """Receipts outside their owner's worker, and which of them a receipt at home outdoes."""
 
     def __init__(self, sources: list[Source], workers: int) -> None:
         self._workers = workers

@@ -1,10 +1,10 @@
 """The records of the registry: what the server knows about accounts and devices, and how they look on disk.
 
-A record is a msgpack array of its fields in the order of its dataclass, followed by a CRC-32 (big-endian)
-over table name ‖ key ‖ array: a record under a wrong key is as corrupt as one with a flipped bit.  New fields
-are appended with a default: an older record is then read with that default, and no upgrade step is needed.
+A record is a msgpack array of its fields in the order of its dataclass, followed by a CRC-32 (big-endian) over table
+name ‖ key ‖ array.  So a record under a wrong key is corrupt, like one with a flipped bit.  A new field is appended
+with a default, and older records are read with it: no upgrade step is needed.
 
-Not the concern of this file: what the fields mean to a feature (services), where they are kept (registry).
+Services know what the fields mean, the registry where they are kept.
 """
 
 import struct
@@ -103,7 +103,7 @@ class Account(Record):
 
     devices: device numbers (1..255), ascending.
     pin_hash, pin_salt: registration PIN, empty when none is set.
-    last_device: the device number given out last: a new device need not take that of one just removed.
+    last_device: the device number given out last, so that a new device does not get that of a removed one.
     """
 
     TABLE: ClassVar[str] = "accounts"
@@ -141,8 +141,8 @@ class DeviceKeys(Record):
     """Public end-to-end keys of a device, as it uploaded them; the server verifies nothing in them.
 
     identity, signed_key: 32 bytes; signed_signature: 64.  signed_id: u32.
-    one_time_high: highest id of a one-time key ever stored for this device, -1 for none; a caller that
-    ignores ids at or below it never brings back a key that was handed out when an upload is repeated.
+    one_time_high: highest id of a one-time key ever stored for this device, -1 for none.  A caller ignores ids at or
+    below it, so a repeated upload never brings back a key that was handed out.
     """
 
     TABLE: ClassVar[str] = "keys"
@@ -205,10 +205,10 @@ class Budget(Record):
 
 @dataclass(frozen=True)
 class PushToken(Record):
-    """Where a device that is not connected is woken.
+    """Where an offline device is woken.
 
-    platform: which push service, e.g. "fcm"; token: what that service gave the device, not shown in a repr
-    (who holds it can wake the device).  registered_s: Unix seconds.
+    platform: the push service, e.g. "fcm".  token: what that service gave the device; its holder can wake the device,
+    so a repr does not show it.  registered_s: Unix seconds.
     """
 
     TABLE: ClassVar[str] = "push"

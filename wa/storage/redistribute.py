@@ -1,10 +1,10 @@
-"""Moves every stored record to the environment of its new owner, when the number of workers changed.
+"""Moves every stored record to its new owner's environment when the number of workers changed.
 
-Records of the registry move as bytes: a damaged one stays as damaged as it was and is found by whoever reads it.
-Only budgets of IP addresses are looked into: every worker counts its own part of them, so each new worker starts
-from the highest count any old one had.  Logs of mailboxes are move_mail.py's.
+Records of the registry move as bytes, so a damaged one stays damaged and its reader finds it.  Only budgets of IP
+addresses are decoded: every worker counts its own part of them, so each new worker starts from the highest count of any
+old one.  move_mail.py moves the logs of mailboxes.
 
-The number of records is compared before anything is switched.
+The numbers of records that left and arrived are compared before the switch.
 """
 
 import shutil
@@ -99,8 +99,8 @@ def _check_room(old: list[Place], new: list[Place]) -> None:
     free = shutil.disk_usage(parent).free
     if free < used:
         raise LocalError(
-            f"changing the number of workers copies {used >> 20} MiB, and only {free >> 20} MiB are"
-            f" free under {parent}; make room, or start with {len(old)} workers"
+            f"another number of workers copies {used >> 20} MiB, and {parent} has only {free >> 20} MiB free; make"
+            f" room, or start with {len(old)} workers"
         )
 
 
@@ -114,13 +114,16 @@ def _map_bytes(sources: list[Path]) -> int:
 
 
 def _check_formats(paths: list[Path]) -> None:
-    """Opening a registry checks its format; a table this file does not know must not be left behind."""
+    """Opens the registry, which checks its format, then refuses tables that this file would not move."""
     for path in paths:
         LmdbRegistry(path).close()
         with _environment(path) as env, env.begin() as txn:
             found = {bytes(key).decode() for key, _ in txn.cursor()}
         if found != {"meta", *REGISTRY_TABLES}:
-            raise LocalError(f"{path} holds the tables {sorted(found)}: not all are known to this version")
+            raise LocalError(
+                f"{path} holds the tables {sorted(found)}, and this version does not know them all: start the version"
+                " of wa that wrote it"
+            )
 
 
 @contextmanager
@@ -173,7 +176,7 @@ class _Target:
 
 
 def _merged(key: bytes, one: bytes, other: bytes) -> bytes:
-    """Of two counts of one IP address: the latest window, the highest count, so that none comes back."""
+    """Of two counts of one IP address: the latest window and the highest count, so that no use is forgotten."""
     try:
         a, b = Budget.decode(key, one), Budget.decode(key, other)
     except CorruptRecord:
@@ -204,7 +207,7 @@ def _move_registry(sources: list[Path], targets: list[Path], progress: Callable[
                 progress(what, g * len(sources) + s + 1, total)
             for target in filling.values():
                 arrived += target.finish()
-    shared = {"budgets"}  # those of IP addresses multiply, and join
+    shared = {"budgets"}  # budgets of IP addresses go to every worker, and are merged
     if {t: n for t, n in sent.items() if t not in shared} != {t: n for t, n in arrived.items() if t not in shared}:
         raise LocalError(f"{what}: {dict(sent)} left and {dict(arrived)} arrived; nothing was changed")
 
@@ -215,7 +218,7 @@ def _mine(filling: dict[int, _Target], worker: int) -> list[_Target]:
 
 
 def _send(source: Path, filling: dict[int, _Target], workers: int) -> Counter[str]:
-    """Everything in `source` that belongs to one of `filling`; how many records of each table that were."""
+    """Sends what belongs to one of `filling`.  -> how many records of each table."""
     sent: Counter[str] = Counter()
     with _environment(source) as env, env.begin() as txn:
         for table, owner in REGISTRY_TABLES.items():

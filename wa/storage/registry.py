@@ -5,9 +5,9 @@
     with registry.write() as change:        # one transaction, durable (fsync) when the block is left normally
         change.put(Account(number, now_s, (1,)))
 
-An exception inside `write()` undoes all of it.  There is one writer at a time and no nesting: a Change is
-itself a View and sees its own changes.  write() belongs to one thread (the registry thread of a worker);
-read() may be used by one other thread (its loop) at the same time, and sees what was committed when it began.
+An exception inside `write()` undoes all of it.  There is one writer at a time and no nesting: a Change is a View too,
+and sees its own changes.  write() belongs to one thread (a worker's registry thread).  One other thread (its loop) may
+use read() at the same time, and sees what was committed when it began.
 
 Implementations: `LmdbRegistry` (lmdb_registry.py) and `MemoryRegistry` (memory_registry.py), the reference.
 One suite runs over both: tests/contract/test_registry_contract.py.
@@ -66,8 +66,8 @@ class Cursor(ABC):
 class View:
     """Typed reading.
 
-    A single look-up of a corrupt record raises RemoteError(STORAGE_FAILED): whoever asks must not take it for
-    missing.  An iteration skips it.  Both report it through `Registry.corrupt`.
+    A look-up of a corrupt record raises RemoteError(STORAGE_FAILED): it must not pass for missing.  An iteration skips
+    it.  Both report it through `Registry.corrupt`.
     """
 
     def __init__(self, cursor: Cursor, corrupt: Corrupt) -> None:
@@ -161,8 +161,8 @@ class Change(View):
     def take_one_time(self, address: int) -> OneTimeKey | None:
         """Removes and returns the one with the lowest id; None when there is none.
 
-        Corrupt ones are removed and passed over.  Hand the key out only after the write() block was left:
-        until then it can still be undone.
+        Corrupt ones are removed and skipped.  Hand the key out only after the write() block: until then it can be
+        undone.
         """
         for key, value in list(self._cursor.scan(OneTimeKey.TABLE, address_key(address))):
             self._cursor.delete(OneTimeKey.TABLE, key)
@@ -205,8 +205,8 @@ class Change(View):
 
 
 class Registry(ABC):
-    """The store itself.  `corrupt` holds (table, key) of the corrupt records met since it was opened, at most
-    CORRUPT_KEPT_MAX of them; `corrupt_n` counts every meeting."""
+    """The store itself.  `corrupt`: (table, key) of corrupt records read since it was opened, at most CORRUPT_KEPT_MAX
+    of them; `corrupt_n` counts every such read."""
 
     CORRUPT_KEPT_MAX = 64
 
@@ -240,7 +240,7 @@ def _ranged(name: str, value: int, low: int, high: int) -> None:
 
 
 def _check(record: Record) -> None:
-    """Asserts the programmer: what a peer sends has been checked before (wire.methods)."""
+    """A failure here is a fault of ours: wire.methods has checked what peers send."""
     match record:
         case Account():
             _ranged("number", record.number, 1, U64_MAX)

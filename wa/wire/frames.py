@@ -1,9 +1,9 @@
 """The frames of a transport record as typed values (docs/protocol.md, section 2).
 
-One dataclass per frame; `encode` writes one, `decode_all` reads a whole plaintext, `pack` fills records.
-This is the client's codec and the twin of `wa/_fastpath/wire/frames.pyx`: both accept exactly the same bytes.
+One dataclass per frame; `encode` writes one, `decode_all` reads a whole plaintext, `pack` fills records.  It is the
+client's codec and the twin of `wa/_fastpath/wire/frames.pyx`: both accept exactly the same bytes.
 
-What a number or an id means, and who may send which frame when, is not decided here.
+It does not decide what a number or an id means, nor who may send which frame when.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
 """The request methods, notices and envelope kinds of the protocol (docs/protocol.md, sections 4 and 5).
 
-This table is the only place that knows a method's number, its parameters and who may call it.  `check`
-turns a msgpack map into verified parameters or raises RemoteError(BAD_PARAMS).
+Only this table knows a method's number, its parameters and who may call it.  `check` turns a msgpack map into verified
+parameters, or raises RemoteError(BAD_PARAMS).
 """
 
 from dataclasses import dataclass
