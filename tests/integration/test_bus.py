@@ -24,6 +24,8 @@ CLAIMED = {
     "heard_age_s": 0, "send_key": bytes(32), "recv_key": bytes(32), "send_nonce": 0, "recv_nonce": 0, "intent": 0,
     "hello": bytes(8), "static_key": bytes(32), "family": 0, "peer": bytes(16), "port": 0, "started_age_ms": 0,
 }  # fmt: skip
+HANDSHAKE = {**CLAIMED, "state": "handshake", "hello": b"wa\r\n\x01\x01\x03\x00"}
+HANDSHAKE["input"] = (49).to_bytes(4, "big") + b"\1" + bytes(48)  # a first message of XX or IK
 
 
 @pytest.fixture
@@ -121,8 +123,10 @@ def test_a_descriptor_that_nothing_asks_for_is_closed(rig: Rig, sockets: ExitSta
         b"",
         b"junk",
         form.write(CLAIMED)[:-1],
-        form.write({**CLAIMED, "state": "registering"}),
+        form.write({**CLAIMED, "state": "registering", "intent": 1, "address": ALICE << 8}),
         form.write({**CLAIMED, "state": "live"}),
+        form.write({**CLAIMED, "address": B}),  # of a device that is another worker's
+        form.write(HANDSHAKE).replace(b"wa\r\n\x01\x01\x03", b"wa\r\n\x01\x01\x09"),
     ],
 )
 def test_a_form_that_is_refused_costs_one_connection(rig: Rig, sockets: ExitStack, data: bytes) -> None:

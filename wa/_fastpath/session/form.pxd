@@ -17,7 +17,7 @@ cdef enum:
     FORM_E_VERSION = -2
     FORM_E_LENGTH = -3            # cut short, or bytes behind the end
     FORM_E_SECTION = -4           # unknown, twice, out of order, or missing for this state
-    FORM_E_VALUE = -5             # a field that no connection has
+    FORM_E_VALUE = -5             # a field that no connection has, by itself or beside the others
 
 ctypedef struct ConnForm:         # what the bytes say
     uint8_t state                 # CONN_HANDSHAKE, CLAIMED, REGISTERING or LIVE

@@ -8,11 +8,11 @@ taken.  Times travel as ages, since clocks of two processes need not agree.
 Is called: nothing.
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 from wa._fastpath.base.assertion cimport wa_assert
-from wa._fastpath.base.bounds cimport HELLO_BYTES, REQUESTS_OPEN_MAX
+from wa._fastpath.base.bounds cimport HELLO_BYTES, PROTOCOL_VERSION, REQUESTS_OPEN_MAX
 from wa._fastpath.base.sodium cimport sodium_memzero
-from wa._fastpath.noise.noise cimport NOISE_SUITE_AESGCM, NOISE_SUITE_CHACHA
+from wa._fastpath.noise.noise cimport NOISE_NNPSK0, noise_suite_available
 from wa._fastpath.state.core cimport (
     Conn, CONN_CLAIMED, CONN_HANDSHAKE, CONN_LIVE, CONN_REGISTERING, Core, FLAG_ASKED, FLAG_DOOMED, FLAG_EOF,
 )
@@ -33,6 +33,9 @@ cdef enum:
     PENDING_N = 68
     INPUT_N_MAX = 1 << 20
 
+cdef uint64_t NUMBERS = 1000000000000000  # phone numbers are below
+cdef uint64_t NONCE_LAST = 0xffffffffffffffff     # Noise, section 11.3: not a record's
+
 assert HEADER_N + 4 * SECTION_N + CONNECTION_N + CIPHER_N + PENDING_N <= FORM_FIXED_BYTES_MAX
 
 
@@ -45,7 +48,7 @@ cdef void form_of(const Core* w, const Conn* c, ConnForm* f) noexcept nogil:
     f.state = c.state
     f.suite = c.suite
     f.requests_open = c.requests_open
-    f.asked = c.flags & FLAG_ASKED != 0
+    f.asked = c.state == CONN_REGISTERING and c.flags & FLAG_ASKED != 0
     f.outstanding = c.outstanding
     f.seq_next = c.seq_next
     f.address = c.address
@@ -185,15 +188,32 @@ cdef uint32_t form_write(const ConnForm* f, uint8_t* out) noexcept nogil:
 
 cdef int fault_of(const ConnForm* f) noexcept nogil:
     """0, or FORM_E_VALUE: a value that no connection has."""
+    cdef bint asks = f.state == CONN_REGISTERING or f.state == CONN_LIVE
     if (f.state != CONN_HANDSHAKE and f.state != CONN_CLAIMED and f.state != CONN_REGISTERING and f.state != CONN_LIVE):
         return FORM_E_VALUE
-    if f.suite != NOISE_SUITE_CHACHA and f.suite != NOISE_SUITE_AESGCM:
+    if not noise_suite_available(f.suite) or f.noise.send_nonce == NONCE_LAST or f.noise.recv_nonce == NONCE_LAST:
         return FORM_E_VALUE
-    if f.requests_open > REQUESTS_OPEN_MAX or f.asked > 1 or f.seq_next == 0 or f.intent > 1:
+    if f.requests_open > (REQUESTS_OPEN_MAX if asks else 0) or f.asked > (f.state == CONN_REGISTERING):
         return FORM_E_VALUE
-    if f.address >> 58 or f.peer.family != 0 and f.peer.family != 4 and f.peer.family != 6:
+    if f.seq_next == 0 or f.state != CONN_LIVE and (f.seq_next != 1 or f.outstanding):
         return FORM_E_VALUE
-    return FORM_E_VALUE if f.input_n > INPUT_N_MAX else 0
+    if f.peer.family != 0 and f.peer.family != 4 and f.peer.family != 6 or f.input_n > INPUT_N_MAX:
+        return FORM_E_VALUE
+    return 0 if intent_ok(f) and (f.state != CONN_HANDSHAKE or shows_ticket(f)) else FORM_E_VALUE
+
+
+cdef inline bint intent_ok(const ConnForm* f) noexcept nogil:
+    """Who registers has a number and no device yet; everybody else has both."""
+    cdef uint64_t number = f.address >> 8
+    if f.intent > (f.state == CONN_CLAIMED or f.state == CONN_REGISTERING) or f.intent < (f.state == CONN_REGISTERING):
+        return False
+    return 0 < number < NUMBERS and (f.address & 0xff == 0) == (f.intent == 1)
+
+
+cdef inline bint shows_ticket(const ConnForm* f) noexcept nogil:
+    """The hello of a handshake that is still to come: what session/handshake.pyx has taken, and no other pattern."""
+    return (memcmp(f.hello, <const char*>b"wa\r\n", 4) == 0 and f.hello[4] == PROTOCOL_VERSION
+            and f.hello[5] == f.suite and f.hello[6] == NOISE_NNPSK0 and f.hello[7] == 0)
 
 
 cdef int take_section(const uint8_t* p, uint8_t tag, uint32_t n, ConnForm* f) noexcept nogil:

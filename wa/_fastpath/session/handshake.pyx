@@ -20,7 +20,9 @@ from wa._fastpath.noise.noise cimport (
     noise_suite_available, noise_write, NOISE_XX,
 )
 from wa._fastpath.session.binding cimport key_is_bound
-from wa._fastpath.session.form cimport ConnForm, form_apply, FORM_FIXED_BYTES_MAX, form_of, form_read, form_write
+from wa._fastpath.session.form cimport (
+    ConnForm, form_apply, FORM_E_VALUE, FORM_FIXED_BYTES_MAX, form_of, form_read, form_write,
+)
 from wa._fastpath.session.lifecycle cimport admission, begin_close, busy_slot_ms, conn_adopt, go_live
 from wa._fastpath.session.records cimport be32, session_kept, session_resume
 from wa._fastpath.session.ticket cimport TICKET_ELSEWHERE, ticket_first, TICKET_GOOD, TICKET_MALFORMED, TICKET_REFUSED
@@ -277,6 +279,8 @@ cdef void claim(Core* w, Conn* c, const uint8_t* rest, uint32_t rest_n) noexcept
 cdef void handshake_adopted(Core* w, const uint8_t* p, uint32_t n, int32_t fd) noexcept nogil:
     cdef ConnForm form
     cdef int status = form_read(p, n, &form)
+    if status == 0 and owner_of(w, form.address) != w.worker:
+        status = FORM_E_VALUE
     if status != 0 or form.state != CONN_HANDSHAKE and form.state != CONN_CLAIMED:
         w.stats.hand_overs_refused += 1
         w.poller.close(w.poller, fd)
