@@ -1,14 +1,12 @@
 """The bus over Unix sockets, spoken to by something that is no worker of ours."""
 
-import array
-import socket
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.integration.bus_peer import CLAIMED_FORM, ENVELOPE, HANDOVER, HELLO, LAYOUT, RECEIPT, Stream, pair
 from tests.integration.rig import Rig, running, until
 from wa._fastpath.session import form
 from wa.routing.shards import worker_of, worker_of_number
@@ -17,13 +15,7 @@ from wa.wire.frames import Ack, Deliver, Delivered, Send
 ALICE = 15551230001
 BOB = next(n for n in range(ALICE + 1, ALICE + 99) if worker_of_number(n, 2) == 1)
 A, B = ALICE << 8 | 1, BOB << 8 | 1
-HELLO, ENVELOPE, RECEIPT, HANDOVER = 1, 2, 3, 4
-MAGIC, LAYOUT = 0x77610003, 48 | 32 << 8
-CLAIMED = {
-    "state": "claimed", "suite": 1, "seq_next": 1, "requests_open": 0, "asked": 0, "outstanding": 0, "address": A + 1,
-    "heard_age_s": 0, "send_key": bytes(32), "recv_key": bytes(32), "send_nonce": 0, "recv_nonce": 0, "intent": 0,
-    "hello": bytes(8), "static_key": bytes(32), "family": 0, "peer": bytes(16), "port": 0, "started_age_ms": 0,
-}  # fmt: skip
+CLAIMED = {**CLAIMED_FORM, "address": A + 1}
 HANDSHAKE = {**CLAIMED, "state": "handshake", "hello": b"wa\r\n\x01\x01\x03\x00"}
 HANDSHAKE["input"] = (49).to_bytes(4, "big") + b"\1" + bytes(48)  # a first message of XX or IK
 
@@ -38,29 +30,6 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         yield rig
 
 
-class Stream:
-    """A stream to worker 0, as worker 1 opens it."""
-
-    def __init__(
-        self, rig: Rig, *, magic: int = MAGIC, worker: int = 1, workers: int = 2, layout: int = LAYOUT
-    ) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
-        self.sock.connect(str(rig.path / "bus-0.sock"))
-        self.send(HELLO, struct.pack("=4I", magic, worker, workers, layout))
-
-    def send(self, what: int, body: bytes, fd: int | None = None) -> None:
-        head = struct.pack("=IBBBx", len(body), what, fd is not None, fd is not None)
-        fds = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-        self.sock.sendmsg([head + body], fds)
-
-    def is_hung_up_on(self) -> bool:
-        try:
-            return self.sock.recv(1) == b""
-        except ConnectionResetError:
-            return True
-
-
 @pytest.fixture
 def sockets() -> Iterator[ExitStack]:
     with ExitStack() as stack:
@@ -71,12 +40,6 @@ def stream_to(rig: Rig, sockets: ExitStack, **other: int) -> Stream:
     stream = Stream(rig, **other)
     sockets.enter_context(stream.sock)
     return stream
-
-
-def pair(sockets: ExitStack) -> tuple[socket.socket, socket.socket]:
-    ours, theirs = map(sockets.enter_context, socket.socketpair())
-    ours.settimeout(10)
-    return ours, theirs
 
 
 def chat(rig: Rig) -> None:
@@ -123,8 +86,6 @@ def test_a_descriptor_that_nothing_asks_for_is_closed(rig: Rig, sockets: ExitSta
         b"",
         b"junk",
         form.write(CLAIMED)[:-1],
-        form.write({**CLAIMED, "state": "registering", "intent": 1, "address": ALICE << 8}),
-        form.write({**CLAIMED, "state": "live"}),
         form.write({**CLAIMED, "address": B}),  # of a device that is another worker's
         form.write(HANDSHAKE).replace(b"wa\r\n\x01\x01\x03", b"wa\r\n\x01\x01\x09"),
     ],
