@@ -87,6 +87,16 @@ def test_what_is_written_is_read(values: dict[str, Any]) -> None:
     assert form.read(form.write(values)) == values
 
 
+@given(CONNECTIONS)
+def test_a_connection_that_was_handed_over_has_the_same_form(values: dict[str, Any]) -> None:
+    """As if no time had passed."""
+    values["heard_age_s"] %= 10**9
+    if "started_age_ms" in values:
+        values["started_age_ms"] %= 10**12
+    again = form.read(form.written_again(form.write(values)))
+    assert again == {name: value for name, value in values.items() if name != "input"}
+
+
 @pytest.mark.parametrize(("recorded", "values"), READABLE)
 def test_version_1_is_read_as_it_was_recorded(recorded: str, values: dict[str, Any]) -> None:
     data = bytes.fromhex(recorded)

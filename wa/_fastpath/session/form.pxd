@@ -39,7 +39,7 @@ ctypedef struct ConnForm:         # what the bytes say
 
 cdef void form_of(const Core* w, const Conn* c, ConnForm* f) noexcept nogil    # without input
 cdef void form_apply(const Core* w, const ConnForm* f, Conn* c) noexcept nogil
-# to a fresh one; its state is the caller's
+# to a fresh one; state and flags are the caller's
 # All but the input bytes, which follow: the total length counts them.  Bytes written, at most FORM_FIXED_BYTES_MAX.
 cdef uint32_t form_write(const ConnForm* f, uint8_t* out) noexcept nogil
 cdef int form_read(const uint8_t* p, uint32_t n, ConnForm* f) noexcept nogil   # 0, or FORM_E_*; `input` points into p

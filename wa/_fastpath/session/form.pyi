@@ -7,3 +7,6 @@ def write(values: dict[str, Any]) -> bytes:
 
 def read(data: bytes) -> dict[str, Any]:
     """What the bytes say.  Raises ValueError: "magic", "version", "length", "section" or "value"."""
+
+def written_again(data: bytes) -> bytes:
+    """The form of a connection to which this one was applied, without its input.  Ages over 60 years are cut."""

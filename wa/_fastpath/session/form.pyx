@@ -8,6 +8,7 @@ taken.  Times travel as ages, since clocks of two processes need not agree.
 Is called: nothing.
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.bounds cimport HELLO_BYTES, PROTOCOL_VERSION, REQUESTS_OPEN_MAX
@@ -15,6 +16,7 @@ from wa._fastpath.base.sodium cimport sodium_memzero
 from wa._fastpath.noise.noise cimport NOISE_NNPSK0, noise_suite_available
 from wa._fastpath.state.core cimport (
     Conn, CONN_CLAIMED, CONN_HANDSHAKE, CONN_LIVE, CONN_REGISTERING, Core, FLAG_ASKED, FLAG_DOOMED, FLAG_EOF,
+    Pending,
 )
 
 cdef enum:
@@ -74,8 +76,6 @@ cdef void form_apply(const Core* w, const ConnForm* f, Conn* c) noexcept nogil:
     c.address = f.address
     c.noise = f.noise
     c.heard_s = <uint32_t>(now_s - f.heard_age_s) if f.heard_age_s < now_s else 0
-    if f.asked:
-        c.flags |= FLAG_ASKED
     if c.pending != NULL:
         c.pending.intent = f.intent
         memcpy(c.pending.hello, f.hello, HELLO_BYTES)
@@ -271,6 +271,7 @@ cdef int form_read(const uint8_t* p, uint32_t n, ConnForm* f) noexcept nogil:
 
 ERRORS = {FORM_E_MAGIC: "magic", FORM_E_VERSION: "version", FORM_E_LENGTH: "length", FORM_E_SECTION: "section",
           FORM_E_VALUE: "value"}
+NOW_MS = 2_000_000_000_000    # of the worker whose connection it is in `written_again`
 STATES = {"handshake": CONN_HANDSHAKE, "claimed": CONN_CLAIMED, "registering": CONN_REGISTERING, "live": CONN_LIVE}
 
 
@@ -318,3 +319,31 @@ def read(bytes data) -> dict:
     if f.input_n:
         values["input"] = (<const char*>f.input)[:f.input_n]
     return values
+
+
+def written_again(bytes data) -> bytes:
+    """The form of a connection to which this one was applied, without its input.  Raises ValueError like `read`."""
+    cdef Core* w = <Core*>calloc(1, sizeof(Core))
+    cdef ConnForm f
+    cdef Conn c
+    cdef Pending p
+    cdef uint8_t out[FORM_FIXED_BYTES_MAX]
+    cdef int status = form_read(<const uint8_t*><const char*>data, <uint32_t>len(data), &f)
+    if w == NULL:
+        raise MemoryError
+    memset(&c, 0, sizeof(Conn))
+    memset(&p, 0, sizeof(Pending))
+    c.seq_next = 1
+    c.pending = &p
+    w.now_ms = NOW_MS
+    try:
+        if status != 0:
+            raise ValueError(ERRORS[status])
+        form_apply(w, &f, &c)
+        c.state = f.state
+        c.flags = FLAG_ASKED if f.asked else 0
+        c.pending = NULL if f.state == CONN_LIVE else &p
+        form_of(w, &c, &f)
+        return (<const char*>out)[:form_write(&f, out)]
+    finally:
+        free(w)

@@ -4,6 +4,7 @@
 section 1."""
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp, memcpy
+from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.bounds cimport HELLO_BYTES
 from wa._fastpath.base.codes cimport (
     CODE_BUSY, CODE_HANDSHAKE_FAILED, CODE_INTERNAL, CODE_PATTERN_UNSUPPORTED, CODE_PROTOCOL_ERROR,
@@ -12,7 +13,7 @@ from wa._fastpath.base.codes cimport (
 from wa._fastpath.base.sodium cimport sodium_memzero
 from wa._fastpath.base.timers cimport timer_set
 from wa._fastpath.bus.messages cimport BUS_HANDOVER
-from wa._fastpath.conn.flags cimport conn_doom, conn_gone, conn_pause
+from wa._fastpath.conn.flags cimport conn_asked, conn_doom, conn_gone, conn_pause
 from wa._fastpath.conn.lists cimport mark_dirty
 from wa._fastpath.conn.output cimport buffer_reserve, conn_active, conn_flush, out_pending, out_raw
 from wa._fastpath.noise.noise cimport (
@@ -23,13 +24,13 @@ from wa._fastpath.session.binding cimport key_is_bound
 from wa._fastpath.session.form cimport (
     ConnForm, form_apply, FORM_E_VALUE, FORM_FIXED_BYTES_MAX, form_of, form_read, form_write,
 )
-from wa._fastpath.session.lifecycle cimport admission, begin_close, busy_slot_ms, conn_adopt, go_live
+from wa._fastpath.session.lifecycle cimport admission, begin_close, busy_slot_ms, conn_adopt, go_live, live_on
 from wa._fastpath.session.records cimport be32, session_kept, session_resume
 from wa._fastpath.session.ticket cimport TICKET_ELSEWHERE, ticket_first, TICKET_GOOD, TICKET_MALFORMED, TICKET_REFUSED
 from wa._fastpath.state.cold cimport cold_push
 from wa._fastpath.state.core cimport (
-    Active, COLD_LOGIN, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO, CONN_REGISTERING,
-    Core, FLAG_DOOMED, FLAG_EOF, Pending,
+    Active, COLD_LOGIN, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_HANDSHAKE, CONN_HELLO, CONN_LIVE,
+    CONN_REGISTERING, Core, FLAG_DOOMED, FLAG_EOF, Pending,
 )
 from wa._fastpath.state.directory cimport directory_find
 from wa._fastpath.state.route cimport owner_of
@@ -281,7 +282,7 @@ cdef void handshake_adopted(Core* w, const uint8_t* p, uint32_t n, int32_t fd) n
     cdef int status = form_read(p, n, &form)
     if status == 0 and owner_of(w, form.address) != w.worker:
         status = FORM_E_VALUE
-    if status != 0 or form.state != CONN_HANDSHAKE and form.state != CONN_CLAIMED:
+    if status != 0:
         w.stats.hand_overs_refused += 1
         w.poller.close(w.poller, fd)
     else:
@@ -296,19 +297,30 @@ cdef void adopt(Core* w, const ConnForm* form, int32_t fd) noexcept nogil:
         return
     w.stats.hand_overs_in += 1
     form_apply(w, form, c)
-    if form.state == CONN_CLAIMED:
-        if recognised(w, c):
-            session_kept(w, c, form.input, form.input_n)
-        else:
-            claim(w, c, form.input, form.input_n)
+    if form.state == CONN_CLAIMED and not recognised(w, c):
+        claim(w, c, form.input, form.input_n)
         return
-    # It shows a ticket and has not been answered: the input begins with the record of it.
-    c.state = CONN_HANDSHAKE
-    if w.conns.half_open_n > w.bounds.half_open:
-        w.stats.sheds += 1
-        begin_close(w, c, CODE_BUSY, busy_slot_ms(w))
-        return
+    if form.state == CONN_LIVE:
+        live_on(w, c)
+    elif form.state == CONN_REGISTERING:
+        register_on(w, c, form.asked)
+    elif form.state == CONN_HANDSHAKE:
+        # It shows a ticket and has not been answered: the input begins with the record of it.
+        c.state = CONN_HANDSHAKE
+        if w.conns.half_open_n > w.bounds.half_open:
+            w.stats.sheds += 1
+            begin_close(w, c, CODE_BUSY, busy_slot_ms(w))
+            return
     session_kept(w, c, form.input, form.input_n)
+
+
+cdef void register_on(Core* w, Conn* c, bint asked) noexcept nogil:
+    wa_assert(c.state == CONN_HELLO, b"it was adopted just now")
+    wa_assert(c.pending.intent == 1, b"it registers")
+    c.state = CONN_REGISTERING
+    if asked:
+        conn_asked(c)
+    timer_set(&w.wheel, &c.timer, c.pending.started_ms + w.bounds.authenticate_ms)
 
 
 cdef int handshake_admit(Core* w, Conn* c, uint64_t address) noexcept nogil:

@@ -12,6 +12,7 @@ from wa._fastpath.state.core cimport Conn, Core, Pending
 cdef void accept_all(Core* w) noexcept nogil
 cdef Conn* conn_adopt(Core* w, int32_t fd) noexcept nogil                  # a new Conn with a Pending, watched
 cdef void go_live(Core* w, Conn* c) noexcept nogil
+cdef void live_on(Core* w, Conn* c) noexcept nogil                         # was live elsewhere; nobody is told
 cdef void conn_timer(Core* w, Conn* c) noexcept nogil                      # of a live connection, set anew
 cdef bint detach(Core* w, Conn* c) noexcept nogil                          # the device goes offline; True: mail waits
 cdef void begin_close(Core* w, Conn* c, uint16_t code, uint64_t retry_after_ms) noexcept nogil

@@ -5,6 +5,7 @@ from libc.errno cimport EMFILE, ENFILE
 from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
+from wa._fastpath.base.assertion cimport wa_assert
 from wa._fastpath.base.codes cimport CODE_BUSY, CODE_DEVICE_UNKNOWN, CODE_INTERNAL, CODE_REPLACED
 from wa._fastpath.base.timers cimport timer_cancel, timer_set
 from wa._fastpath.conn.conntable cimport conn_at, conn_new, conn_release
@@ -20,8 +21,8 @@ from wa._fastpath.session.ticket cimport ticket_issue
 from wa._fastpath.session.waiting cimport waiting_remove
 from wa._fastpath.state.cold cimport cold_push, wake_device
 from wa._fastpath.state.core cimport (
-    Active, COLD_GONE, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_FREE, CONN_HELLO, CONN_LIVE, Core,
-    Device, FLAG_PAUSED, HELD_MAX, NONE_INDEX, Pending, TOKEN_LISTENER,
+    Active, COLD_GONE, Conn, CONN_ADMITTED, CONN_CLAIMED, CONN_CLOSING, CONN_FREE, CONN_HELLO, CONN_LIVE,
+    CONN_REGISTERING, Core, Device, FLAG_PAUSED, HELD_MAX, NONE_INDEX, Pending, TOKEN_LISTENER,
 )
 from wa._fastpath.state.directory cimport directory_find
 from wa._fastpath.wire.frames cimport F_CLOSE, F_READY, Frame
@@ -114,25 +115,47 @@ cdef void accept_all(Core* w) noexcept nogil:
             return                        # to refuse one costs three times what it takes to accept one
 
 
-cdef void go_live(Core* w, Conn* c) noexcept nogil:
-    """The first transport record opened: from here on this connection is the device."""
-    cdef Device* d = directory_find(&w.directory, c.address)
-    cdef Frame f
-    # Removed since it was admitted, or, under the same address, another device now.
-    if d == NULL or c.state == CONN_ADMITTED and not still_bound(d, c.pending):
-        begin_close(w, c, CODE_DEVICE_UNKNOWN, 0)
-        return
+cdef void become_live(Core* w, Conn* c, Device* d) noexcept nogil:
+    """From here on this connection is the device."""
+    wa_assert(d.address == c.address, b"a connection becomes the device that it logged in as")
+    wa_assert(c.state == CONN_ADMITTED or c.state == CONN_REGISTERING, b"it was admitted, or has registered now")
     if d.conn != NONE_INDEX:
         begin_close(w, conn_at(&w.conns, d.conn), CODE_REPLACED, 0)
     pending_free(w, c)
     w.conns.half_open_n -= 1
-    w.stats.logins += 1
     c.state = CONN_LIVE
     d.conn = c.index
     d.undrained = d.held
     if w.custody.dropping and d.undrained < HELD_MAX:
         d.undrained += 1          # perhaps a row of this mailbox: nothing overtakes it before the store has answered
     d.woken_s = 0
+
+
+cdef void live_on(Core* w, Conn* c) noexcept nogil:
+    cdef Device* d = directory_find(&w.directory, c.address)
+    wa_assert(c.state == CONN_HELLO, b"it was adopted just now")
+    c.state = CONN_ADMITTED
+    if d == NULL:
+        begin_close(w, c, CODE_DEVICE_UNKNOWN, 0)
+        return
+    become_live(w, c, d)
+    if c.outstanding >= w.bounds.sender_window:
+        conn_pause(w, c)
+    if (d.undrained or d.has_receipts) and drain_begin(w, c) != 0:
+        conn_doom(w, c, CODE_INTERNAL)
+    conn_timer(w, c)
+
+
+cdef void go_live(Core* w, Conn* c) noexcept nogil:
+    """The first transport record opened."""
+    cdef Device* d = directory_find(&w.directory, c.address)
+    cdef Frame f
+    # Removed since it was admitted, or, under the same address, another device now.
+    if d == NULL or c.state == CONN_ADMITTED and not still_bound(d, c.pending):
+        begin_close(w, c, CODE_DEVICE_UNKNOWN, 0)
+        return
+    become_live(w, c, d)
+    w.stats.logins += 1
     memset(&f, 0, sizeof(Frame))
     f.type = F_READY
     f.number = SERVER_VERSION
