@@ -85,7 +85,7 @@ cdef void say_refused(Core* w, const StoreOp* op) noexcept nogil:
 
 
 cdef void uncount(Core* w, Device* d) noexcept nogil:
-    """An envelope that took_stored counted is not in the mailbox, or was counted when it came the first time."""
+    """An envelope that was counted is not in the mailbox, or was counted when it came the first time."""
     held_sub(w, d)
     if d.conn != NONE_INDEX:
         undrained_sub(w, d)
@@ -133,7 +133,7 @@ cdef void settle_linger(Core* w, const StoreOp* op) noexcept nogil:
     if e.conn == NONE_INDEX:
         d = counted_at(w, op.env.recipient, op.seq)
         if d != NULL:
-            held_sub(w, d)
+            uncount(w, d)                 # a login since then counted it as undrained
         entry_end(w, e)
 
 
