@@ -189,57 +189,76 @@ Frame = (
 )
 
 
-class _Form(Enum):
-    VARINT = 1
-    U8 = 2
-    U64 = 3
-    # byte strings: the value is the greatest length
-    SECRET = PSK_BYTES + limits.TICKET_BYTES_MAX
-    TEXT = limits.ERROR_TEXT_BYTES_MAX
-    MAP = limits.REQUEST_BODY_BYTES_MAX
-    BODY = limits.ENVELOPE_BODY_BYTES_MAX
+class Form(NamedTuple):
+    """How a field stands on the wire, in the words of docs/protocol.md."""
+
+    name: str
+    least: int  # of the number, or of the number of bytes
+    greatest: int
 
 
-class _Layout(NamedTuple):
+VARINT = Form("varint", 0, U64_MAX)
+U8 = Form("u8", 0, 0xFF)
+U64 = Form("u64", 0, U64_MAX)
+SECRET = Form("bytes", PSK_BYTES + 1, PSK_BYTES + limits.TICKET_BYTES_MAX)
+TEXT = Form("bytes", 0, limits.ERROR_TEXT_BYTES_MAX)
+MAP = Form("bytes", 0, limits.REQUEST_BODY_BYTES_MAX)
+BODY = Form("bytes", 0, limits.ENVELOPE_BODY_BYTES_MAX)
+
+
+class Rule(Enum):
+    """What must hold between the fields of one frame, see `_fault`."""
+
+    ANY = 0
+    ONE = 1  # in C it fills in the count, which is not on the wire
+    RANGE = 2
+    RECEIPT = 3
+
+
+ANY, ONE, RANGE, RECEIPT = Rule
+
+
+class Layout(NamedTuple):
     frame: type[Any]
-    fields: tuple[tuple[str, _Form], ...]
+    kind_bits: int  # of the type byte; the others are the base type
+    rule: Rule
+    fields: dict[str, Form]  # in wire order
 
 
-def _layout(frame: type[Any], **fields: _Form) -> _Layout:
-    return _Layout(frame, tuple(fields.items()))
+def _row(frame: type[Any], kind_bits: int, rule: Rule, **fields: Form) -> Layout:
+    return Layout(frame, kind_bits, rule, fields)
 
 
-_RECEIPT = {"recipient": _Form.U64, "id": _Form.U64}
-_DELIVER = {"seq": _Form.VARINT, "sender": _Form.U64, "id": _Form.U64}
-
-# Fields in wire order.  SEND and DELIVER families stand here with kind 0, extensions with their lowest type.
-_LAYOUTS: dict[int, _Layout] = {
-    0x01: _layout(Open, client_version=_Form.VARINT, flags=_Form.VARINT),
-    0x02: _layout(Ping, token=_Form.VARINT),
-    0x03: _layout(Pong, token=_Form.VARINT),
-    0x04: _layout(Close, code=_Form.VARINT, retry_after_ms=_Form.VARINT),
-    0x05: _layout(Ready, server_version=_Form.VARINT, queued=_Form.VARINT, server_time_ms=_Form.U64),
-    0x06: _layout(Error, code=_Form.VARINT, text=_Form.TEXT),
-    0x07: _layout(Ticket, lifetime_s=_Form.VARINT, secret=_Form.SECRET),
-    0x10: _layout(Request, request_id=_Form.VARINT, method=_Form.VARINT, body=_Form.MAP),
-    0x11: _layout(Response, request_id=_Form.VARINT, status=_Form.VARINT, body=_Form.MAP),
-    0x12: _layout(Notice, notice=_Form.VARINT, body=_Form.MAP),
-    0x20: _layout(Accepted, **_RECEIPT),
-    0x21: _layout(Delivered, **_RECEIPT),
-    0x22: _layout(Read, **_RECEIPT),
-    0x23: _layout(Refused, **_RECEIPT, code=_Form.VARINT),
-    0x28: _layout(StoredReceipt, seq=_Form.VARINT, level=_Form.U8, **_RECEIPT, code=_Form.VARINT),
-    0x30: _layout(Ack, seq=_Form.VARINT),
-    0x31: _layout(AckRange, first_seq=_Form.VARINT, count=_Form.VARINT),
-    0x32: _layout(MarkRead, sender=_Form.U64, id=_Form.U64),
-    0x40: _layout(Send, **_RECEIPT, body=_Form.BODY),
-    0x50: _layout(Send, **_RECEIPT, ttl_s=_Form.VARINT, body=_Form.BODY),
-    0x60: _layout(Deliver, **_DELIVER, body=_Form.BODY),
-    0x70: _layout(Deliver, **_DELIVER, accepted_at_s=_Form.VARINT, body=_Form.BODY),
-    0x80: _layout(Extension, payload=_Form.BODY),
+# The same rows in the same order as F_LAYOUT of _fastpath/wire/frames.pyx; a test compares them.  By base type.
+# fmt: off
+F_LAYOUT: dict[int, Layout] = {
+    0x01: _row(Open,          0x00, ANY,     client_version=VARINT, flags=VARINT),
+    0x02: _row(Ping,          0x00, ANY,     token=VARINT),
+    0x03: _row(Pong,          0x00, ANY,     token=VARINT),
+    0x04: _row(Close,         0x00, ANY,     code=VARINT, retry_after_ms=VARINT),
+    0x05: _row(Ready,         0x00, ANY,     server_version=VARINT, queued=VARINT, server_time_ms=U64),
+    0x06: _row(Error,         0x00, ANY,     code=VARINT, text=TEXT),
+    0x07: _row(Ticket,        0x00, ANY,     lifetime_s=VARINT, secret=SECRET),
+    0x10: _row(Request,       0x00, ANY,     request_id=VARINT, method=VARINT, body=MAP),
+    0x11: _row(Response,      0x00, ANY,     request_id=VARINT, status=VARINT, body=MAP),
+    0x12: _row(Notice,        0x00, ANY,     notice=VARINT, body=MAP),
+    0x20: _row(Accepted,      0x00, ANY,     recipient=U64, id=U64),
+    0x21: _row(Delivered,     0x00, ANY,     recipient=U64, id=U64),
+    0x22: _row(Read,          0x00, ANY,     recipient=U64, id=U64),
+    0x23: _row(Refused,       0x00, ANY,     recipient=U64, id=U64, code=VARINT),
+    0x28: _row(StoredReceipt, 0x00, RECEIPT, seq=VARINT, level=U8, recipient=U64, id=U64, code=VARINT),
+    0x30: _row(Ack,           0x00, ONE,     seq=VARINT),
+    0x31: _row(AckRange,      0x00, RANGE,   first_seq=VARINT, count=VARINT),
+    0x32: _row(MarkRead,      0x00, ANY,     sender=U64, id=U64),
+    0x40: _row(Send,          0x0F, ANY,     recipient=U64, id=U64, body=BODY),
+    0x50: _row(Send,          0x0F, ANY,     recipient=U64, id=U64, ttl_s=VARINT, body=BODY),
+    0x60: _row(Deliver,       0x0F, ANY,     seq=VARINT, sender=U64, id=U64, body=BODY),
+    0x70: _row(Deliver,       0x0F, ANY,     seq=VARINT, sender=U64, id=U64, accepted_at_s=VARINT, body=BODY),
+    0x80: _row(Extension,     0x7F, ANY,     payload=BODY),
 }
-_TYPE_OF: dict[type[Any], int] = {layout.frame: base for base, layout in reversed(_LAYOUTS.items())}
-_FAMILIES = range(0x40, 0x80)
+# fmt: on
+_BY_TYPE = {base | kind: row for base, row in F_LAYOUT.items() for kind in range(row.kind_bits + 1)}
+_TYPE_OF: dict[type[Any], int] = {row.frame: base for base, row in reversed(F_LAYOUT.items())}
 _EXTENSIONS = range(0x80, 0x100)
 
 
@@ -277,33 +296,28 @@ def _take(data: bytes, offset: int, n: int) -> tuple[bytes, int]:
     return data[offset : offset + n], offset + n
 
 
-def _read_field(form: _Form, data: bytes, offset: int) -> tuple[int | bytes, int]:
-    if form is _Form.VARINT:
+def _read_field(form: Form, data: bytes, offset: int) -> tuple[int | bytes, int]:
+    if form is VARINT:
         return read_varint(data, offset)
-    if form in (_Form.U8, _Form.U64):
-        raw, offset = _take(data, offset, 1 if form is _Form.U8 else 8)
+    if form is U8 or form is U64:
+        raw, offset = _take(data, offset, 1 if form is U8 else 8)
         return int.from_bytes(raw, "big"), offset
     n, offset = read_varint(data, offset)
-    if n > form.value:
-        raise _malformed(f"{n} bytes are over the limit of {form.value}")
+    if not form.least <= n <= form.greatest:
+        raise _malformed(f"{n} bytes are not {form.least}..{form.greatest}")
     return _take(data, offset, n)
 
 
-def _fault(frame: Frame) -> str:
+def _fault(rule: Rule, frame: Any) -> str:
     """What is wrong with fields that depend on each other, or ""."""
-    match frame:
-        case AckRange(first_seq, count):
-            if not 1 <= count <= limits.DELIVERY_WINDOW_MAX or first_seq + count - 1 > U64_MAX:
-                return f"an acknowledgement of {count} deliveries from {first_seq}"
-        case StoredReceipt(level=level, code=code):
-            if not Level.ACCEPTED <= level <= Level.REFUSED:
-                return f"there is no receipt level 0x{level:02x}"
-            if code > (0xFFFF if level == Level.REFUSED else 0):
-                return f"code {code} at receipt level 0x{level:02x}"
-        case Ticket(secret=secret) if len(secret) <= PSK_BYTES:
-            return f"a ticket of {len(secret)} bytes, secret included"
-        case _:
-            pass
+    if rule is RANGE:
+        if not 1 <= frame.count <= limits.DELIVERY_WINDOW_MAX or frame.first_seq + frame.count - 1 > U64_MAX:
+            return f"an acknowledgement of {frame.count} deliveries from {frame.first_seq}"
+    elif rule is RECEIPT:
+        if not Level.ACCEPTED <= frame.level <= Level.REFUSED:
+            return f"there is no receipt level 0x{frame.level:02x}"
+        if frame.code > (0xFFFF if frame.level == Level.REFUSED else 0):
+            return f"code {frame.code} at receipt level 0x{frame.level:02x}"
     return ""
 
 
@@ -312,21 +326,19 @@ def decode(data: bytes, offset: int = 0) -> tuple[Frame, int]:
     if offset >= len(data):
         raise _malformed("there is no frame")
     type_byte = data[offset]
-    extra: dict[str, int] = {}
-    base = type_byte
-    if type_byte in _EXTENSIONS:
-        base, extra = 0x80, {"type": type_byte}
-    elif type_byte in _FAMILIES:
-        base, extra = type_byte & 0xF0, {"kind": type_byte & 0x0F}
-    layout = _LAYOUTS.get(base)
-    if layout is None:
+    row = _BY_TYPE.get(type_byte)
+    if row is None:
         raise RemoteError(Code.UNKNOWN_FRAME, f"type 0x{type_byte:02x}")
-    values: dict[str, int | bytes] = dict(extra)
+    values: dict[str, int | bytes] = {}
+    if row.frame is Extension:
+        values["type"] = type_byte
+    elif row.kind_bits:
+        values["kind"] = type_byte & row.kind_bits
     offset += 1
-    for name, form in layout.fields:
+    for name, form in row.fields.items():
         values[name], offset = _read_field(form, data, offset)
-    frame: Frame = layout.frame(**values)
-    if fault := _fault(frame):
+    frame: Frame = row.frame(**values)
+    if fault := _fault(row.rule, frame):
         raise _malformed(fault)
     return frame, offset
 
@@ -341,17 +353,16 @@ def decode_all(data: bytes) -> list[Frame]:
     return frames
 
 
-def _write_field(frame: Frame, name: str, form: _Form) -> bytes:
+def _write_field(frame: Frame, name: str, form: Form) -> bytes:
     value = getattr(frame, name)
+    n = len(value) if isinstance(value, bytes) else value
+    if not form.least <= n <= form.greatest:
+        raise LocalError(f"{name} of {frame!r:.100} is outside its range of {form.least}..{form.greatest}")
     if isinstance(value, bytes):
-        if len(value) > form.value:
-            raise LocalError(f"{name} of {frame!r:.100} is over its limit of {form.value} bytes")
-        return varint(len(value)) + value
-    if not 0 <= value <= (0xFF if form is _Form.U8 else U64_MAX):
-        raise LocalError(f"{name} of {frame!r:.100} is out of range")
-    if form is _Form.VARINT:
+        return varint(n) + value
+    if form is VARINT:
         return varint(value)
-    return int(value).to_bytes(1 if form is _Form.U8 else 8, "big")
+    return int(value).to_bytes(1 if form is U8 else 8, "big")
 
 
 def _type_byte(frame: Frame) -> int:
@@ -370,12 +381,11 @@ def _type_byte(frame: Frame) -> int:
 
 def encode(frame: Frame) -> bytes:
     """The bytes of one frame.  Raises LocalError for a field outside its range."""
-    if fault := _fault(frame):
-        raise LocalError(fault)
     type_byte = _type_byte(frame)
-    base = min(type_byte & 0xF0, 0x80) if type_byte >= 0x40 else type_byte
-    fields = _LAYOUTS[base].fields
-    return bytes([type_byte]) + b"".join(_write_field(frame, name, form) for name, form in fields)
+    row = _BY_TYPE[type_byte]
+    if fault := _fault(row.rule, frame):
+        raise LocalError(fault)
+    return bytes([type_byte]) + b"".join(_write_field(frame, name, form) for name, form in row.fields.items())
 
 
 def pack(frames: Iterable[Frame], plain_max: int = limits.RECORD_PLAIN_BYTES_MAX) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
 # cython: language_level=3
 """Contract of the frame codec: plaintext of transport records <-> frames.  See docs/protocol.md.
 
-A parsed Frame is a view: `body` points into the caller's buffer and lives only as long as that.
+A parsed Frame is a view: `body` points into the caller's buffer and lives only as long as that.  When parsing fails,
+the Frame means nothing.  What stands on the wire, and in which order, is the table F_LAYOUT of frames.pyx.
 """
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 

@@ -1,10 +1,11 @@
 RawFrame = tuple[int, int, int, int, int, int, int, bytes]
 """(type, kind, code, address, id, number, extra, body); the meaning of each by type is in wire/frames.pxd."""
 
-Row = tuple[int, int, list[str], int, int]
+Row = tuple[int, str, list[str], int, int]
+"""(kind bits, rule, fields in wire order, least and greatest length of the body)"""
 
-def layout() -> list[Row | None]:
-    """F_LAYOUT by type byte: None, or (base, kind bits, fields, shortest body, longest body), for tests."""
+def layout() -> dict[int, Row]:
+    """F_LAYOUT by type byte, unknown types left out, for tests."""
 
 def parse(data: bytes) -> list[RawFrame]:
     """All frames of one record's plaintext.  Raises RemoteError(FRAME_MALFORMED or UNKNOWN_FRAME)."""
