@@ -7,6 +7,7 @@ import pytest
 
 from scripts import protocol_examples
 from wa import limits
+from wa._fastpath.wire import frames as fast
 from wa.errors import EXPLANATION, Code
 from wa.wire.methods import PRIORITY, RETENTION_S, SPECS, Field, Kind, Notice, Who
 
@@ -40,6 +41,22 @@ def test_frames() -> None:
     in_code = {name.lower(): number.lower() for name, number in re.findall(r"\bF_(\w+) = 0x(\w\w)", contract)}
     rows = table("| type | name | from | fields |")
     documented = {name: number.replace("+k", "").split("..")[0] for number, name, _, _ in rows}
+    assert documented == in_code
+
+
+def test_fields_of_frames() -> None:
+    """Row by row: the numbers and names of the table in C, and which bits are the kind, and each field's form."""
+    source = Path(fast.__file__).with_name("frames.pyx").read_text()
+    rows = re.findall(r"^ +\[0x(\w\w)(?: \.\.\. 0x(\w\w))?\] += \{.*\}, +/\* (\w+) \*/$", source, re.MULTILINE)
+    in_code = []
+    for first, last, name in rows:
+        kind_bits, _, fields, _, _ = fast.layout()[int(first, 16)]
+        assert int(last or first, 16) - int(first, 16) == kind_bits
+        in_code.append((int(first, 16), kind_bits, name, [field.split()[0] for field in fields]))
+    documented = []
+    for number, name, _, words in table("| type | name | from | fields |"):
+        kind_bits = 0x0F if "+k" in number else 0x7F if number == "80..ff" else 0
+        documented.append((int(number[:2], 16), kind_bits, name, re.findall(r"\b(?:varint|u8|u64|bytes)\b", words)))
     assert documented == in_code
 
 
